@@ -1,0 +1,1 @@
+// landmark_fit.cpp
