@@ -12,6 +12,7 @@ void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_registration(py::module_&);
+void bind_smooth_depth(py::module_&);
 void bind_soft_symmetry(py::module_&);
 void bind_sparse(py::module_&);
 void bind_zipper(py::module_&);
@@ -25,6 +26,7 @@ PYBIND11_MODULE(_core, m) {
   bind_landmark_fit(m);
   bind_mesh(m);
   bind_rasterize(m);
+  bind_smooth_depth(m);
   bind_dense(m);
   bind_sparse(m);
   bind_registration(m);
