@@ -13,8 +13,10 @@ namespace e3d {
 // Depth (mm) at which the ray through the surface point P = sum b_i P_i meets the Phong surface of
 // the triangle, to first order. P_i, n_i in the camera frame, b_i on the surface (not the screen).
 E3D_HD inline float phong_depth(const Vec3 (&p)[3], const Vec3 (&n)[3], const float (&b)[3]) {
-  constexpr float kAlpha = 0.75f;       // the paper's shape factor
-  constexpr float kMinCosine = 0.15f;   // towards grazing rays the first order means nothing
+  // Half way between the triangle and its tangent planes: exact to second order on a sphere. (Phong
+  // tessellation for rendering takes 3/4, which looks rounder than the surface is.)
+  constexpr float kAlpha = 0.5f;
+  constexpr float kMinCosine = 0.15f;  // towards grazing rays the first order means nothing
   const Vec3 x = b[0] * p[0] + b[1] * p[1] + b[2] * p[2];
   Vec3 offset{0.f, 0.f, 0.f}, normal{0.f, 0.f, 0.f};
   for (int k = 0; k < 3; ++k) {
