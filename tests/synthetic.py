@@ -81,7 +81,7 @@ def sew(head: Head, yaw_degrees: float, bump_mm: float = 0.5, threads: int = 1) 
     pixels = CAMERA.fx * in_camera[:, :2] / in_camera[:, 2:] + CAMERA.cx
     column, row = np.clip(pixels.astype(int), 0, CAMERA.width - 1).T
     toward = -np.einsum("ij,ij->i", in_camera, normals) / np.linalg.norm(in_camera, axis=1)
-    observed = (toward > 0.25) & (in_camera[:, 2] < raster.depth[row, column] + 3) & head.region
+    observed = (toward > 0.4) & (in_camera[:, 2] < raster.depth[row, column] + 3) & head.region
     scale = 1 + bump(*pixels.T) / in_camera[:, 2]
     moved = np.where(observed[:, None], in_camera * scale[:, None], in_camera)
     detailed = ((moved - translation) @ rotation).astype(np.float32)

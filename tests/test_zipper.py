@@ -57,13 +57,13 @@ def test_vertices_come_from_the_mesh_they_name(yaw):
 
 @pytest.mark.parametrize("yaw", [0, 30, 80])
 def test_sewing_alone_folds_nothing(yaw):
-    """Without detail the seams are no rougher than the triangles of R that they run along."""
+    """Without detail only the facets of the test's coarse R (1.8 degrees a fold) are left."""
     s = sew(ellipsoid_head(5), yaw, bump_mm=0.0)
     mesh = as_trimesh(s)
     angles = np.degrees(mesh.face_adjacency_angles)
     seam = s.mesh.seam[mesh.face_adjacency_edges].any(1)
-    sparse = (s.mesh.source[mesh.face_adjacency_edges] == VertexSource.SPARSE).all(1) & ~seam
-    assert np.percentile(angles[seam], 95) < 1.25 * np.percentile(angles[sparse], 95)
+    assert np.percentile(angles[seam], 50) < 1.5
+    assert np.percentile(angles[seam], 95) < 5.0
 
 
 def test_frontal_mesh_is_symmetric_where_only_r_remains():
