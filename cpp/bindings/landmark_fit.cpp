@@ -1,6 +1,8 @@
 // landmark_fit.cpp — Python view of extreme3d/landmark_fit.h.
 #include "extreme3d/landmark_fit.h"
 
+#include <pybind11/stl.h>
+
 #include <optional>
 
 #include "arrays.h"
