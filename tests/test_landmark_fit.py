@@ -78,9 +78,7 @@ def options(**changes: Any) -> Any:
 WEAK = {"identity_sigma": 1e3, "expression_sigma": 1e3, "focal_log_sigma": 10.0}
 
 
-def image(
-    x: npt.ArrayLike, r: npt.ArrayLike, t: npt.ArrayLike, f: float
-) -> tuple[F32, F32]:
+def image(x: npt.ArrayLike, r: npt.ArrayLike, t: npt.ArrayLike, f: float) -> tuple[F32, F32]:
     """Pixels and depth in pixels, as a relative-depth observation sees it."""
     q = np.asarray(x) @ np.asarray(r).T + t
     z = q[:, 2]
@@ -296,9 +294,7 @@ def test_scaled_picture_scales_the_focal_length_only(scale: float) -> None:
     scaled = (points * np.float32(scale)).astype(np.float32)
     c = float(np.float32(CENTRE * scale))
     a = FITTER.fit(points, unit_weights(), options())
-    b = FITTER.fit(
-        scaled, unit_weights(w=1.0 / scale), options(focal=1000.0 * scale, cx=c, cy=c)
-    )
+    b = FITTER.fit(scaled, unit_weights(w=1.0 / scale), options(focal=1000.0 * scale, cx=c, cy=c))
     np.testing.assert_allclose(b["focal"], a["focal"] * scale, rtol=1e-3)
     np.testing.assert_allclose(b["identity"], a["identity"], atol=5e-3)
     np.testing.assert_allclose(b["camera_from_head"], a["camera_from_head"], rtol=2e-3, atol=0.1)

@@ -121,7 +121,8 @@ def rotation_from_vector(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def vector_from_rotation(rotation: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(3,) float64 rotation vector in radians, length at most pi, of a (3, 3) rotation."""
-    return np.asarray(cv2.Rodrigues(np.asarray(rotation, np.float64))[0]).reshape(3)
+    vector = cv2.Rodrigues(np.asarray(rotation, np.float64))[0]
+    return np.asarray(vector, np.float64).reshape(3)
 
 
 def rotation_from_angles(
