@@ -239,11 +239,13 @@ def _from_pil(image: Any) -> npt.NDArray[np.uint8]:
     try:
         image.load()
         orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-        if image.mode in ("I;16", "I;16L", "I;16B", "F"):
-            array = _from_array(np.asarray(image).astype(image.mode == "F" and "f4" or "u2"))
+        if image.mode == "F":
+            array = _from_array(np.asarray(image))
+        elif image.mode in ("I;16", "I;16L", "I;16B"):
+            array = _from_array(np.asarray(image).astype(np.uint16))
         elif image.mode == "I":  # 32-bit container of 16-bit pictures, as PNG readers give it
             values = np.asarray(image)
-            if values.size and not (0 <= values.min() and values.max() <= 65535):
+            if values.size and (values.min() < 0 or values.max() > 65535):
                 raise InvalidImage("PIL image of mode 'I' should have values in [0, 65535]")
             array = _from_array(values.astype(np.uint16))
         else:
