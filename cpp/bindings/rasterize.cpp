@@ -1,8 +1,41 @@
 // rasterize.cpp — Python view of extreme3d/rasterize.h.
+#include "extreme3d/rasterize.h"
+
 #include "arrays.h"
 
 namespace e3d::bind {
+namespace {
 
-void bind_rasterize(py::module_&) {}
+py::tuple rasterize_arrays(const Array<float>& vertices_in_camera, const Array<std::int32_t>& faces,
+                           float fx, float fy, float cx, float cy, int width, int height,
+                           bool cull_back_faces, int threads) {
+  const auto vertices = vec3_view(vertices_in_camera, "vertices_in_camera");
+  const MeshView mesh{vertices, tri_view(faces, "faces", vertices.n)};
+  if (width < 1 || height < 1 || width > kMaxImageSide || height > kMaxImageSide)
+    throw std::invalid_argument("width and height should be in [1, " +
+                                std::to_string(kMaxImageSide) + "], are " + std::to_string(width) +
+                                " and " + std::to_string(height));
+  py::array_t<float> depth({height, width});
+  py::array_t<std::int32_t> triangle({height, width});
+  py::array_t<float> barycentric({height, width, 2});
+  const RasterView out{{depth.mutable_data(), width, height},
+                       {triangle.mutable_data(), width, height},
+                       {reinterpret_cast<Vec2*>(barycentric.mutable_data()), width, height}};
+  {
+    const py::gil_scoped_release release;
+    rasterize(mesh, {fx, fy, cx, cy, width, height}, cull_back_faces ? Faces::kFront : Faces::kBoth,
+              threads, out);
+  }
+  return py::make_tuple(depth, triangle, barycentric);
+}
+
+}  // namespace
+
+void bind_rasterize(py::module_& m) {
+  using namespace py::literals;
+  m.def("rasterize", &rasterize_arrays, py::arg("vertices_in_camera").noconvert(),
+        py::arg("faces").noconvert(), "fx"_a, "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a,
+        "cull_back_faces"_a = true, "threads"_a = 1);
+}
 
 }  // namespace e3d::bind

@@ -1,0 +1,80 @@
+"""Z-buffer of a triangle mesh, and which of its vertices the camera sees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy.typing as npt
+
+from . import _core
+from ._arrays import Float32, Int32, float_array, index_array
+from .camera import Camera
+
+__all__ = ["Raster", "rasterize"]
+
+
+class Raster(NamedTuple):
+    """What each pixel of the crop sees.
+
+    depth: (H, W) float32, mm along the optical axis, +inf where no face.
+    triangle: (H, W) int32, index of the face, -1 where none.
+    barycentric: (H, W, 2) float32, screen-space weights (u, v) of the face's first and second
+        corner (Eq. 6); 0 where no face. Linear in the image, not on the surface.
+    """
+
+    depth: Float32
+    triangle: Int32
+    barycentric: Float32
+
+
+def rasterize(
+    vertices_in_camera: npt.ArrayLike,
+    faces: npt.ArrayLike,
+    camera: Camera,
+    *,
+    cull_back_faces: bool = True,
+    threads: int = 1,
+) -> Raster:
+    """Render depth, triangle and screen-space barycentric weights of every pixel.
+
+    A pixel belongs to the triangle that holds its centre (i + 0.5, j + 0.5), decided in integers on
+    vertices snapped to 1/256 pixel with the top-left rule: two triangles that share an edge never
+    both cover a pixel, nor leave one between them. 1/z is linear in the image. Equal depths go to
+    the smaller face index. Faces with a corner at a depth of 1 mm or less, a corner that is not
+    finite, or one that projects further than 2^21 pixels from the image origin are left out whole.
+
+    Args:
+        vertices_in_camera: (V, 3) float32, mm, camera frame.
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        camera: pinhole camera of the crop.
+        cull_back_faces: leave out faces that turn their inside to the camera.
+        threads: number of threads; the result is the same for any.
+
+    Returns:
+        The three images.
+
+    Raises:
+        ValueError: wrong shape, face index out of range, image larger than 32768 a side.
+
+    Example:
+        >>> import numpy as np
+        >>> camera = Camera(100.0, 100.0, 4.0, 4.0, 8, 8)
+        >>> corners = np.array([[-9, -9, 100], [-9, 9, 100], [9, -9, 100]], np.float32)
+        >>> int((rasterize(corners, np.array([[0, 1, 2]]), camera).triangle == 0).sum())
+        36
+    """
+    vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
+    triangles = index_array("faces", faces, (-1, 3), 0, len(vertices))
+    depth, triangle, barycentric = _core.rasterize(
+        vertices,
+        triangles,
+        camera.fx,
+        camera.fy,
+        camera.cx,
+        camera.cy,
+        camera.width,
+        camera.height,
+        cull_back_faces=cull_back_faces,
+        threads=threads,
+    )
+    return Raster(depth, triangle, barycentric)
