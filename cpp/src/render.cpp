@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "extreme3d/parallel.h"
 #include "extreme3d/rasterize.h"
@@ -17,24 +18,26 @@ constexpr int kRowGrain = 8;
 // Ambient occlusion (after Bavoil & Sainz, Image-Space Horizon-Based Ambient Occlusion, 2008,
 // simplified): how much of the surroundings within this distance stands above the tangent plane.
 constexpr float kOcclusionRadius = 22.f;  // mm: nose wings, eye sockets, under the chin
-constexpr int kOcclusionDirections = 12;
+constexpr int kOcclusionDirections = 8;
 constexpr int kOcclusionSteps = 4;
 constexpr float kOcclusionBias = 0.12f;  // sine of the angle that counts as flat
 constexpr float kOcclusionStrength = 1.9f;
+constexpr float kTiny = 1e-3f;  // mm; keeps the sample at the point itself out of 0 / 0
+constexpr float kFar = std::numeric_limits<float>::max();  // the depth of no face is beyond it
 
 // Directions to the lights in the viewer's frame: x right, y up, z towards the viewer.
 constexpr Vec3 kKeyLight{-0.46f, 0.54f, 0.70f};
 constexpr Vec3 kFillLight{0.81f, 0.06f, 0.58f};
 constexpr Vec3 kRimLight{0.35f, 0.50f, -0.79f};
 // Linear light colours and the clay's reflectance, chosen by eye: the brightest spot stays below 1.
-constexpr Vec3 kKeyColor{1.02f, 0.97f, 0.90f};
-constexpr Vec3 kFillColor{0.16f, 0.19f, 0.24f};
+constexpr Vec3 kKeyColor{1.12f, 1.05f, 0.96f};
+constexpr Vec3 kFillColor{0.10f, 0.125f, 0.165f};
 constexpr Vec3 kRimColor{0.34f, 0.37f, 0.42f};
-constexpr Vec3 kSkyColor{0.30f, 0.32f, 0.36f};
-constexpr Vec3 kGroundColor{0.13f, 0.115f, 0.105f};
-constexpr Vec3 kClay{0.60f, 0.565f, 0.53f};
-constexpr float kWrap = 0.18f;      // light that reaches beyond the terminator, as in skin
-constexpr float kSpecular = 0.07f;  // strength of the clay's sheen
+constexpr Vec3 kSkyColor{0.20f, 0.215f, 0.245f};
+constexpr Vec3 kGroundColor{0.075f, 0.065f, 0.06f};
+constexpr Vec3 kClay{0.56f, 0.52f, 0.485f};
+constexpr float kWrap = 0.08f;      // light that reaches beyond the terminator, as in skin
+constexpr float kSpecular = 0.09f;  // strength of the clay's sheen
 constexpr float kShininess = 18.f;
 constexpr float kInside = 0.35f;  // inner sides of faces
 // Colour shading: photo colours × (base + lamp · cos).
@@ -106,8 +109,11 @@ void ambient_occlusion(ImageView<const float> depth, const Camera& camera, int t
     directions[d] = {std::cos(angle), std::sin(angle)};
   }
   const int width = depth.width, height = depth.height;
+  const float per_fx = 1.f / camera.fx, per_fy = 1.f / camera.fy;
   const auto point = [&](int x, int y) {
-    return unproject(camera, {float(x) + 0.5f, float(y) + 0.5f}, depth(x, y));
+    const float z = depth(x, y);
+    return Vec3{(float(x) + 0.5f - camera.cx) * per_fx * z,
+                (float(y) + 0.5f - camera.cy) * per_fy * z, z};
   };
   parallel_for(height, threads, kRowGrain, [&](int begin, int end) {
     for (int y = begin; y < end; ++y)
@@ -131,14 +137,15 @@ void ambient_occlusion(ImageView<const float> depth, const Camera& camera, int t
           for (int step = 1; step <= kOcclusionSteps; ++step) {
             // Denser near the point, where contacts are.
             const float t = float(step * step) / (kOcclusionSteps * kOcclusionSteps);
-            const int sx = x + static_cast<int>(std::lround(t * radius_px * direction.x));
-            const int sy = y + static_cast<int>(std::lround(t * radius_px * direction.y));
-            if (sx < 0 || sy < 0 || sx >= width || sy >= height) continue;
-            if (!std::isfinite(depth(sx, sy))) continue;
+            const float at_x = float(x) + 0.5f + t * radius_px * direction.x;
+            const float at_y = float(y) + 0.5f + t * radius_px * direction.y;
+            if (!(at_x >= 0.f && at_y >= 0.f && at_x < float(width) && at_y < float(height)))
+              continue;
+            const int sx = static_cast<int>(at_x), sy = static_cast<int>(at_y);
+            if (!(depth(sx, sy) < kFar)) continue;
             const Vec3 to = point(sx, sy) - p;
             const float length = norm(to);
-            if (length < 1e-3f) continue;
-            const float above = dot(n, to) / length - kOcclusionBias;
+            const float above = dot(n, to) / (length + kTiny) - kOcclusionBias;
             const float near = 1.f - length / (1.5f * kOcclusionRadius);
             if (above > 0.f && near > 0.f) covered += above * near;
           }
