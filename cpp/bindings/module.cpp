@@ -13,8 +13,10 @@ void bind_mesh(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_registration(py::module_&);
 void bind_smooth_depth(py::module_&);
+void bind_render(py::module_&);
 void bind_soft_symmetry(py::module_&);
 void bind_sparse(py::module_&);
+void bind_texture(py::module_&);
 void bind_zipper(py::module_&);
 
 }  // namespace e3d::bind
@@ -33,4 +35,6 @@ PYBIND11_MODULE(_core, m) {
   bind_soft_symmetry(m);
   bind_completion(m);
   bind_zipper(m);
+  bind_texture(m);
+  bind_render(m);
 }
