@@ -43,9 +43,7 @@ def grid(n):
     y, x = np.mgrid[0:n, 0:n]
     v = np.stack([x, y, 0 * x], -1).reshape(-1, 3).astype(np.float32)
     a = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
-    faces = np.concatenate(
-        [np.stack([a, a + 1, a + n], 1), np.stack([a + 1, a + n + 1, a + n], 1)]
-    )
+    faces = np.concatenate([np.stack([a, a + 1, a + n], 1), np.stack([a + 1, a + n + 1, a + n], 1)])
     return v, faces.astype(np.int32)
 
 
@@ -81,7 +79,9 @@ def test_tables_equal_numpy_twin(seed):
     n = int(rng.integers(1, 20))
     faces = rng.integers(0, n, (int(rng.integers(0, 30)), 3)).astype(np.int32)
     keep = [len(set(t)) == 3 for t in faces.tolist()]
-    edges = {tuple(sorted(e)) for t in faces[keep].tolist() for e in zip(t, t[1:] + t[:1], strict=True)}
+    edges = {
+        tuple(sorted(e)) for t in faces[keep].tolist() for e in zip(t, t[1:] + t[:1], strict=True)
+    }
     assert unique_edges(faces, n).tolist() == [list(e) for e in sorted(edges)]
     near, around = vertex_neighbours(faces, n), vertex_faces(faces, n)
     for v in range(n):
@@ -171,7 +171,9 @@ def test_grid_with_a_hole_has_two_borders():
     assert sum(map(len, loops)) == report.boundary_edges
     directed = {(a, b) for t in holed.tolist() for a, b in zip(t, t[1:] + t[:1], strict=True)}
     for loop in loops:
-        assert all(e in directed for e in zip(loop.tolist(), np.roll(loop, -1).tolist(), strict=True))
+        assert all(
+            e in directed for e in zip(loop.tolist(), np.roll(loop, -1).tolist(), strict=True)
+        )
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -205,6 +207,10 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="vertices"):
         mesh_report(v[:, :2], f)
     with pytest.raises(ValueError, match="offsets"):
-        vertex_normals(v, f, faces_of_vertex=Csr(np.int32([0, 3, 2, 9, 12]), np.zeros(12, np.int32)))
+        vertex_normals(
+            v, f, faces_of_vertex=Csr(np.int32([0, 3, 2, 9, 12]), np.zeros(12, np.int32))
+        )
     with pytest.raises(ValueError, match="vertex_faces"):
-        vertex_normals(v, f, faces_of_vertex=Csr(np.int32([0, 3, 6, 9, 12]), np.full(12, 4, np.int32)))
+        vertex_normals(
+            v, f, faces_of_vertex=Csr(np.int32([0, 3, 6, 9, 12]), np.full(12, 4, np.int32))
+        )
