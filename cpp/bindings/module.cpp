@@ -7,6 +7,7 @@ namespace py = pybind11;
 
 void bind_completion(py::module_&);
 void bind_dense(py::module_&);
+void bind_fill(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
@@ -31,4 +32,5 @@ PYBIND11_MODULE(_core, m) {
   bind_soft_symmetry(m);
   bind_completion(m);
   bind_zipper(m);
+  bind_fill(m);
 }
