@@ -7,6 +7,7 @@ namespace py = pybind11;
 
 void bind_completion(py::module_&);
 void bind_dense(py::module_&);
+void bind_fill(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
@@ -37,4 +38,5 @@ PYBIND11_MODULE(_core, m) {
   bind_zipper(m);
   bind_texture(m);
   bind_render(m);
+  bind_fill(m);
 }

@@ -146,7 +146,9 @@ def foundation_normals(depth: Float32, mm_per_pixel: float) -> tuple[Float32, Fl
     return zx * n, zy * n, -n
 
 
-def fit_light(brightness: Float32, use: npt.NDArray[np.bool_], normals: tuple[Float32, ...]) -> Light:
+def fit_light(
+    brightness: Float32, use: npt.NDArray[np.bool_], normals: tuple[Float32, ...]
+) -> Light:
     """Robust second-order spherical-harmonic light of a photo on the foundation's normals.
 
     Args:
