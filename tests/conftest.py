@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from numpy.typing import NDArray
+
+from extreme3d_fast.mesh_io import Mesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,3 +38,12 @@ def portrait() -> NDArray[np.uint8]:
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def sphere() -> Mesh:
+    """A sphere of radius 100 mm, 642 vertices, whose colours tell the position apart."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=100.0)
+    vertices = np.asarray(ball.vertices, np.float32)
+    colors = np.clip((vertices + 100.0) * 1.27, 0, 255).astype(np.uint8)
+    return Mesh(vertices, np.asarray(ball.faces, np.int32), colors)

@@ -15,28 +15,30 @@ constexpr int kGrain = 4096;
 constexpr float kMaxTilt = 0.26f;    // cos 75°
 constexpr int kErodedRings = 2;      // one vertex a pixel in the dense part: two pixels
 constexpr float kFadeLength = 40.f;  // mm: about half a face; beyond, the model's own colour
-constexpr int kMedianSmooth = 4;     // rounds that take pores and noise out of the offsets
+constexpr int kSmoothRounds = 2;     // rounds that take pores and noise out of the offsets
 constexpr int kMembraneSweeps = 3;   // forward and backward; the picture is still after two
-constexpr std::size_t kFewestForMedian = 64;
+constexpr int kFewestForMedian = 64;
 
 // Neighbours of each vertex: the next corner of each face around it, i.e. the whole ring inside the
-// mesh and all but one on its border.
+// mesh and all but one on its border. Only faces with a corner that is not `done` count, so that
+// inside what the photo shows, where nothing is to be guessed, rings are empty.
 struct Rings {
   std::vector<std::int32_t> offset, neighbor;
 };
 
-Rings rings_of(MeshView mesh) {
+Rings rings_of(MeshView mesh, const std::vector<std::uint8_t>& done) {
   Rings r;
-  r.offset.assign(mesh.vertices.n + 1, 0);
+  std::vector<Tri> open;
   for (int f = 0; f < mesh.faces.n; ++f) {
     const Tri t = mesh.faces[f];
-    ++r.offset[t.v0 + 1], ++r.offset[t.v1 + 1], ++r.offset[t.v2 + 1];
+    if (!(done[t.v0] && done[t.v1] && done[t.v2])) open.push_back(t);
   }
+  r.offset.assign(mesh.vertices.n + 1, 0);
+  for (const Tri t : open) ++r.offset[t.v0 + 1], ++r.offset[t.v1 + 1], ++r.offset[t.v2 + 1];
   for (int v = 0; v < mesh.vertices.n; ++v) r.offset[v + 1] += r.offset[v];
-  r.neighbor.resize(3 * static_cast<std::size_t>(mesh.faces.n));
+  r.neighbor.resize(3 * open.size());
   std::vector<std::int32_t> at(r.offset.begin(), r.offset.end() - 1);
-  for (int f = 0; f < mesh.faces.n; ++f) {
-    const Tri t = mesh.faces[f];
+  for (const Tri t : open) {
     r.neighbor[at[t.v0]++] = t.v1;
     r.neighbor[at[t.v1]++] = t.v2;
     r.neighbor[at[t.v2]++] = t.v0;
@@ -88,28 +90,31 @@ std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
   return ok;
 }
 
-float median(std::vector<float>& values) {
-  auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+// Median of 8-bit values.
+float median(const std::array<int, 256>& histogram, int count) {
+  int value = 0;
+  for (int below = histogram[0]; 2 * below < count; below += histogram[++value]) {
+  }
+  return float(value);
 }
 
 // The model's colours, each channel scaled so that its median over the known vertices is the
 // photo's: the complexion and the light of the photo.
 std::vector<Vec3> toned_fallback(const TextureInput& in, const std::vector<std::uint8_t>& known,
                                  const std::vector<Vec3>& color) {
-  std::array<float, 3> gain{1.f, 1.f, 1.f};
-  for (int channel = 0; channel < 3; ++channel) {
-    const auto pick = [channel](Vec3 c) { return channel == 0 ? c.x : channel == 1 ? c.y : c.z; };
-    std::vector<float> photo, model;
-    for (std::size_t v = 0; v < known.size(); ++v) {
-      if (!known[v]) continue;
-      photo.push_back(pick(color[v]));
-      model.push_back(pick(to_vec(in.fallback[static_cast<int>(v)])));
-    }
-    if (photo.size() >= kFewestForMedian)
-      gain[channel] = median(photo) / std::max(median(model), 1.f);
+  std::array<std::array<int, 256>, 3> photo{}, model{};
+  int count = 0;
+  for (std::size_t v = 0; v < known.size(); ++v) {
+    if (!known[v]) continue;
+    const Rgb p = to_rgb(color[v]), m = in.fallback[static_cast<int>(v)];
+    ++photo[0][p.r], ++photo[1][p.g], ++photo[2][p.b];
+    ++model[0][m.r], ++model[1][m.g], ++model[2][m.b];
+    ++count;
   }
+  std::array<float, 3> gain{1.f, 1.f, 1.f};
+  if (count >= kFewestForMedian)
+    for (int i = 0; i < 3; ++i)
+      gain[i] = median(photo[i], count) / std::max(median(model[i], count), 1.f);
   std::vector<Vec3> toned(known.size());
   for (std::size_t v = 0; v < known.size(); ++v) {
     const Vec3 c = to_vec(in.fallback[static_cast<int>(v)]);
@@ -118,73 +123,77 @@ std::vector<Vec3> toned_fallback(const TextureInput& in, const std::vector<std::
   return toned;
 }
 
-// Spreads the values of the source vertices over the mesh: a screened membrane with the (smoothed)
-// sources as its frame, first grown outwards ring by ring, then swept in that order and back.
-void spread(MeshView mesh, const Rings& rings, const std::vector<std::uint8_t>& source, int threads,
-            std::vector<Vec3>& value) {
+// Spreads the values of the source vertices to the wanted ones: a screened membrane with the
+// (smoothed) sources as its frame, first grown outwards ring by ring, then relaxed in that order
+// and back, which carries a value from one end to the other.
+void spread(MeshView mesh, const Rings& rings, const std::vector<std::uint8_t>& source,
+            const std::vector<std::uint8_t>& wanted, std::vector<Vec3>& value) {
   const int n = mesh.vertices.n;
-  std::vector<Vec3> before;
-  for (int round = 0; round < kMedianSmooth; ++round) {
-    before = value;
-    parallel_for(n, threads, kGrain, [&](int begin, int end) {
-      for (int v = begin; v < end; ++v) {
-        if (!source[v]) continue;
-        Vec3 sum = before[v];
-        float count = 1.f;
-        for (int k = rings.offset[v]; k < rings.offset[v + 1]; ++k) {
-          const int w = rings.neighbor[k];
-          if (!source[w]) continue;
-          sum = sum + before[w];
-          count += 1.f;
-        }
-        value[v] = (1.f / count) * sum;
-      }
-    });
+  std::vector<std::int32_t> frame, order, distance(n, -1);
+  for (int v = 0; v < n; ++v) {
+    if (!source[v]) continue;
+    distance[v] = 0;
+    if (rings.offset[v] < rings.offset[v + 1]) frame.push_back(v);
   }
-
-  std::vector<std::int32_t> order, distance(n, -1);
-  order.reserve(n);
-  for (int v = 0; v < n; ++v)
-    if (source[v]) distance[v] = 0, order.push_back(v);
-  const std::size_t sources = order.size();
-  for (std::size_t at = 0; at < order.size(); ++at) {
-    const int v = order[at];
-    if (at >= sources) {
-      Vec3 sum{0.f, 0.f, 0.f};
-      float count = 0.f, length = 0.f;
+  std::vector<Vec3> smoothed(frame.size());
+  for (int round = 0; round < kSmoothRounds; ++round) {
+    for (std::size_t at = 0; at < frame.size(); ++at) {
+      const int v = frame[at];
+      Vec3 sum = value[v];
+      float count = 1.f;
       for (int k = rings.offset[v]; k < rings.offset[v + 1]; ++k) {
         const int w = rings.neighbor[k];
-        if (distance[w] < 0 || distance[w] >= distance[v]) continue;
+        if (!source[w]) continue;
         sum = sum + value[w];
-        length += norm(mesh.vertices[w] - mesh.vertices[v]);
         count += 1.f;
       }
-      if (count > 0.f) value[v] = (std::exp(-length / count / kFadeLength) / count) * sum;
+      smoothed[at] = (1.f / count) * sum;
     }
+    for (std::size_t at = 0; at < frame.size(); ++at) value[frame[at]] = smoothed[at];
+  }
+
+  const auto enter = [&](int v) {
     for (int k = rings.offset[v]; k < rings.offset[v + 1]; ++k) {
       const int w = rings.neighbor[k];
-      if (distance[w] >= 0) continue;
+      if (distance[w] >= 0 || !wanted[w]) continue;
       distance[w] = distance[v] + 1;
       order.push_back(w);
     }
-  }
-
-  const auto relax = [&](int v) {
-    Vec3 sum{0.f, 0.f, 0.f};
-    float count = 0.f, squared = 0.f;
+  };
+  for (const int v : frame) enter(v);
+  // Weights of the sum over the neighbours that have a value, one per vertex in `order`. On a
+  // regular ring of edge length h: mean of the neighbours − u = h²/4 Δu = h²/4 u/L².
+  std::vector<float> weight;
+  for (std::size_t at = 0; at < order.size(); ++at) {
+    const int v = order[at];
+    Vec3 nearer{0.f, 0.f, 0.f};
+    float count = 0.f, squared = 0.f, nearer_count = 0.f;
     for (int k = rings.offset[v]; k < rings.offset[v + 1]; ++k) {
       const int w = rings.neighbor[k];
+      if (!source[w] && !wanted[w]) continue;
       const Vec3 edge = mesh.vertices[w] - mesh.vertices[v];
-      sum = sum + value[w];
       squared += dot(edge, edge);
       count += 1.f;
+      if (distance[w] < 0 || distance[w] >= distance[v]) continue;
+      nearer = nearer + value[w];
+      nearer_count += 1.f;
     }
-    // On a regular ring of edge length h: mean of the neighbours − u = h²/4 Δu = h²/4 u/L².
-    if (count > 0.f) value[v] = (1.f / (count + squared / (4.f * kFadeLength * kFadeLength))) * sum;
+    weight.push_back(1.f / (count + squared / (4.f * kFadeLength * kFadeLength)));
+    // One ring further out the membrane has fallen by exp(−h/L).
+    const float fade = 1.f - std::min(std::sqrt(squared / std::max(count, 1.f)) / kFadeLength, 1.f);
+    if (nearer_count > 0.f) value[v] = (fade / nearer_count) * nearer;
+    enter(v);
+  }
+  const auto relax = [&](std::size_t at) {
+    const int v = order[at];
+    Vec3 sum{0.f, 0.f, 0.f};
+    for (int k = rings.offset[v]; k < rings.offset[v + 1]; ++k)
+      sum = sum + value[rings.neighbor[k]];  // zero where neither source nor wanted
+    value[v] = weight[at] * sum;
   };
   for (int sweep = 0; sweep < kMembraneSweeps; ++sweep) {
-    for (std::size_t at = sources; at < order.size(); ++at) relax(order[at]);
-    for (std::size_t at = order.size(); at-- > sources;) relax(order[at]);
+    for (std::size_t at = 0; at < order.size(); ++at) relax(at);
+    for (std::size_t at = order.size(); at-- > 0;) relax(at);
   }
 }
 
@@ -193,8 +202,8 @@ void spread(MeshView mesh, const Rings& rings, const std::vector<std::uint8_t>& 
 std::vector<Rgb> vertex_colors(const TextureInput& in, int threads) {
   const MeshView mesh = in.mesh_in_camera;
   const int n = mesh.vertices.n;
-  const Rings rings = rings_of(mesh);
   const std::vector<std::uint8_t> photographed = trusted(in, threads);
+  const Rings rings = rings_of(mesh, photographed);
 
   const Vec3 zero{0.f, 0.f, 0.f};
   std::vector<Vec3> color(n, zero);
@@ -204,23 +213,30 @@ std::vector<Rgb> vertex_colors(const TextureInput& in, int threads) {
   });
 
   // Mirrored colours.
-  std::vector<std::uint8_t> paired(n, 0), known = photographed;
+  std::vector<std::uint8_t> source(n, 0), wanted(n, 0);
   std::vector<Vec3> offset(n, zero);
   for (int v = 0; v < n; ++v) {
     const int m = in.mirror_of[v];
     if (m < 0 || !photographed[m]) continue;
-    known[v] = 1;
-    paired[v] = photographed[v];
-    if (paired[v]) offset[v] = color[v] - color[m];
+    source[v] = photographed[v];
+    wanted[v] = !photographed[v];
+    if (source[v]) offset[v] = color[v] - color[m];
   }
-  spread(mesh, rings, paired, threads, offset);
-  for (int v = 0; v < n; ++v)
-    if (known[v] && !photographed[v]) color[v] = color[in.mirror_of[v]] + offset[v];
+  spread(mesh, rings, source, wanted, offset);
+  std::vector<std::uint8_t> known = photographed;
+  for (int v = 0; v < n; ++v) {
+    if (!wanted[v]) continue;
+    color[v] = color[in.mirror_of[v]] + offset[v];
+    known[v] = 1;
+  }
 
   // The model's colours.
   const std::vector<Vec3> model = toned_fallback(in, photographed, color);
-  for (int v = 0; v < n; ++v) offset[v] = known[v] ? color[v] - model[v] : zero;
-  spread(mesh, rings, known, threads, offset);
+  for (int v = 0; v < n; ++v) {
+    wanted[v] = !known[v];
+    offset[v] = known[v] ? color[v] - model[v] : zero;
+  }
+  spread(mesh, rings, known, wanted, offset);
   std::vector<Rgb> out(n);
   for (int v = 0; v < n; ++v) out[v] = to_rgb(known[v] ? color[v] : model[v] + offset[v]);
   return out;

@@ -212,9 +212,7 @@ def _obj(meshes: Mapping[str, Mesh], _: Mapping[str, Any]) -> bytes:
         lines.append(f"o {name}\n")
         lines.append("v %.4f %.4f %.4f %.4f %.4f %.4f\n" * len(rows) % tuple(rows.ravel()))
         lines.append("vn %.4f %.4f %.4f\n" * len(normals) % tuple(normals.ravel().tolist()))
-        lines.append(
-            "f %d//%d %d//%d %d//%d\n" * len(corners) % tuple(corners.ravel().tolist())
-        )
+        lines.append("f %d//%d %d//%d %d//%d\n" * len(corners) % tuple(corners.ravel().tolist()))
         first += len(rows)
     return "".join(lines).encode()
 
