@@ -55,6 +55,8 @@ _MIN_COSINE = 0.4
 _DEPTH_TOLERANCE = 2.0
 # Below this the network's points say little about the face, and the result warns.
 _MIN_LANDMARK_CONFIDENCE = 0.5
+# The bump map fades out at lips and lids, so that little is left to follow further in.
+_RINGS_INTO_OPENINGS = 5
 # A fit this far from its points (in fractions of the crop) is probably none, and the result warns.
 _MAX_LANDMARK_RMS = 0.02
 _OCCLUDED_WARNING = 0.3
@@ -113,7 +115,8 @@ class Reconstructor:
         self._detector = FaceDetector(threads=threads)
         self._fitter = LandmarkFitter(model)
         skin = slice(0, model.skin_vertex_count)
-        self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], model.face_region)
+        self._region = _recoverable_region(model)
+        self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
         self._lock = threading.Lock()
 
@@ -236,7 +239,7 @@ class Reconstructor:
         moved_in_camera, moved = timed("sparse", sparse_from_dense)(
             foundation_in_camera, visible, bump, weight > 0, camera, threads=threads
         )
-        observed = _eroded(visible & moved & model.face_region, faces)
+        observed = _eroded(visible & moved & self._region, faces)
         moved_in_head = _transform(head_from_camera, moved_in_camera)
         sparse_in_head = np.where(observed[:, None], moved_in_head, foundation_in_head)
 
@@ -380,6 +383,17 @@ def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:
 
 def _rotate(b_from_a: npt.NDArray[Any], directions: Float32) -> Float32:
     return np.ascontiguousarray(directions @ b_from_a[:3, :3].T.astype(np.float32))
+
+
+def _recoverable_region(model: HeadModel) -> Bool:
+    """Skin vertices that soft symmetry may move: where bump maps apply, and a few rings into mouth,
+    nostrils and eye sockets, which follow the surface that they hang on."""
+    region = model.face_weight > 0
+    for _ in range(_RINGS_INTO_OPENINGS):
+        grown = region.copy()
+        grown[model.faces[region[model.faces].any(axis=1)]] = True
+        region = grown & model.face_region
+    return region
 
 
 def _eroded(seen: Bool, faces: npt.NDArray[np.int32]) -> Bool:
