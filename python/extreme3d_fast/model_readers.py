@@ -9,9 +9,12 @@ file is ever executed: pickles are refused.
 from __future__ import annotations
 
 import importlib
+import io
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ ICT_PARTS = {
     "left_eye": (21451, 23021),
     "right_eye": (23021, 24591),
 }
-ICT_FACE = (0, 9409)  # the part of the skin that photos show
+ICT_FACE = (0, 6706)  # the "narrow face area": without scalp, ears and neck
 ICT_PART_COLORS = {
     "tongue": (178, 96, 92),
     "upper_teeth": (230, 222, 204),
@@ -93,7 +96,7 @@ def load_model(path: str | Path, *, expression: str | Path | None = None) -> Hea
 
     Returns:
         The model in this package's conventions. Basel keeps its first 99 identity components;
-        Basel and FLAME come without landmarks.
+        Basel and FLAME come without landmarks. ICT-FaceKit's 157 text files take some 7 s to read.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -111,9 +114,9 @@ def load_model(path: str | Path, *, expression: str | Path | None = None) -> Hea
         start = file.read(16)
     if path.suffix.lower() in (".pkl", ".pickle") or re.match(rb"\x80[\x02-\x05]", start):
         raise InvalidModelFile(
-            f"path: {path} is a pickle, which can run any code when it is read. Open it yourself in "
-            "an environment that you trust and save v_template, shapedirs and f (for FLAME) with "
-            "numpy.savez, then pass the .npz"
+            f"path: {path} is a pickle, which can run any code when it is read. Open it yourself, "
+            "where you trust it, save v_template, shapedirs and f (for FLAME) with numpy.savez, "
+            "and pass the .npz"
         )
     if start.startswith(b"MATLAB 5.0"):
         return _finish(_read_basel_2009(path, expression), path)
@@ -212,12 +215,12 @@ def _read_3ddfa_expression(path: Path, n: int) -> tuple[NDArray[Any], NDArray[An
 
 def _read_mat(path: Path, names: tuple[str, ...], *, optional: tuple[str, ...]) -> dict[str, Any]:
     """Numeric variables of a version 5 .mat file."""
-    io = _package("scipy.io", path)
+    scipy_io = _package("scipy.io", path)
     try:
-        shapes = {name: shape for name, shape, _ in io.whosmat(str(path))}
+        shapes = {name: shape for name, shape, _ in scipy_io.whosmat(str(path))}
         for name in names:
             _check_size(shapes.get(name, ()), name, path)
-        data = io.loadmat(str(path), variable_names=list(names))
+        data = scipy_io.loadmat(str(path), variable_names=list(names))
     except InvalidModelFile:
         raise
     except Exception as error:  # scipy raises nearly anything on damaged files
@@ -263,7 +266,8 @@ def _read_basel_h5(path: Path) -> _Linear:
     if moved is not None:
         if len(moved[0]) != 3 * n:
             raise InvalidModelFile(
-                f"path: {path}: expected expression/model/mean of {3 * n} values, got {len(moved[0])}"
+                f"path: {path}: expected {3 * n} values in expression/model/mean, got "
+                f"{len(moved[0])}"
             )
         total = total + moved[0].reshape(n, 3)
         expression = _modes(moved[1], np.sqrt(moved[2]), len(moved[2]))
@@ -294,8 +298,8 @@ def _read_h5_model(
     components = _matrix(components, f"{group}/model/pcaBasis", path, rows=len(mean))
     if components.shape[1] != len(variances) or (variances < 0).any():
         raise InvalidModelFile(
-            f"path: {path}: expected {group}/model/pcaVariance of {components.shape[1]} values of at "
-            f"least 0, got {len(variances)}"
+            f"path: {path}: expected {components.shape[1]} values of at least 0 in "
+            f"{group}/model/pcaVariance, got {len(variances)}"
         )
     return mean, components, variances
 
@@ -369,15 +373,12 @@ def _arkit(names: Sequence[str], modes: Float32) -> tuple[list[str], Float32]:
 def _read_obj_vertices(path: Path) -> NDArray[np.float64]:
     """(V, 3) positions; any further numbers on a line (colours) are dropped."""
     rows = re.findall(rb"^v[ \t]+([^\r\n]*)", _bytes(path), re.MULTILINE)
+    if not rows:
+        raise InvalidModelFile(f"path: {path}: expected vertices, got none")
     try:
-        table = np.array([row.split()[:3] for row in rows], np.float64)
+        return np.loadtxt(io.BytesIO(b"\n".join(rows)), usecols=(0, 1, 2), ndmin=2)
     except ValueError as error:
         raise InvalidModelFile(f"path: {path}: a vertex is not three numbers: {error}") from error
-    if table.ndim != 2 or table.shape[1] != 3:
-        raise InvalidModelFile(
-            f"path: {path}: expected vertices of three numbers, got {table.shape}"
-        )
-    return table
 
 
 def _read_obj_faces(path: Path, vertices: int) -> Int32:
@@ -395,7 +396,7 @@ def _read_obj_faces(path: Path, vertices: int) -> Int32:
                 f"path: {path}: expected faces of at least 3 vertices in 1..{vertices}, got "
                 f"{row.decode(errors='replace')!r}"
             )
-        triangles += [(corners[0], a, b) for a, b in zip(corners[1:], corners[2:], strict=False)]
+        triangles += [(corners[0], a, b) for a, b in pairwise(corners[1:])]
     if not triangles:
         raise InvalidModelFile(f"path: {path}: expected faces, got none")
     return np.array(triangles, np.int32)
@@ -414,7 +415,12 @@ def _bytes(path: Path) -> bytes:
 
 def _read_npz(path: Path) -> HeadModel:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > 8 * MAX_VALUES:  # bytes of float64
+            raise ValueError(f"it unpacks to {size} bytes")
+        # The file is opened here because NumPy leaves it open when it is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             names = set(data.files)
             flame = {"v_template", "shapedirs", "f"} <= names
             arrays = (
@@ -481,7 +487,8 @@ def _finish(linear: _Linear, path: Path) -> HeadModel:
     diagonal = float(np.linalg.norm(high - low))
     if not MODEL_SIZE_MM[0] <= diagonal <= MODEL_SIZE_MM[1]:
         raise InvalidModelFile(
-            f"path: {path}: expected a face or head of {MODEL_SIZE_MM} mm, read as {diagonal:.4g} mm"
+            f"path: {path}: expected a face or head of {MODEL_SIZE_MM[0]:.0f} to "
+            f"{MODEL_SIZE_MM[1]:.0f} mm, read as {diagonal:.4g} mm"
         )
     parts = dict(linear.parts) or {"skin": (0, len(mean))}
     triangles = {
@@ -490,10 +497,8 @@ def _finish(linear: _Linear, path: Path) -> HeadModel:
     }
     skin = triangles["skin"]
     weight = _face_weight(mean[: parts["skin"][1]], skin, linear.face_vertices)
-    landmarks: dict[str, NDArray[Any]] = {}
-    if linear.landmarks68 is not None:
-        corner_faces, bary = _at_vertices(linear.landmarks68, skin)
-        landmarks = {"landmarks68_faces": corner_faces, "landmarks68_bary": bary}
+    marks = np.zeros(0, np.int64) if linear.landmarks68 is None else linear.landmarks68
+    landmark_faces, landmark_bary = _at_vertices(marks, skin)
     mirror = _mirror_table(mean, parts, path)
     colors = linear.colors
     if colors is None:
@@ -516,7 +521,8 @@ def _finish(linear: _Linear, path: Path) -> HeadModel:
             face_weight=weight,
             face_region=weight > 0,
             colors=np.clip(np.round(colors), 0, 255).astype(np.uint8),
-            **landmarks,
+            landmarks68_faces=landmark_faces,
+            landmarks68_bary=landmark_bary,
         )
     except ValueError as error:
         raise InvalidModelFile(f"path: {path}: {error}") from error
@@ -580,11 +586,11 @@ def _face_weight(skin: Float32, faces: Int32, visible: tuple[int, int] | None) -
     inside = (base > 0)[faces].all(1)
     rim = _border(faces[inside])
     if not len(rim):
-        return base.astype(np.float32)
+        return np.array(base, np.float32)
     tree_of = importlib.import_module("scipy.spatial").cKDTree
     distance, _ = tree_of(skin[rim]).query(skin)
-    weight: Float32 = (base * _smoothstep(distance / RIM_MM)).astype(np.float32)
-    return weight
+    weight = base * _smoothstep(distance / RIM_MM)
+    return np.array(weight, np.float32)
 
 
 def _border(faces: Int32) -> NDArray[np.int64]:
@@ -596,7 +602,7 @@ def _border(faces: Int32) -> NDArray[np.int64]:
 
 def _smoothstep(t: NDArray[Any]) -> NDArray[Any]:
     t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def _at_vertices(vertices: NDArray[Any], faces: Int32) -> tuple[Int32, Float32]:
@@ -610,7 +616,7 @@ def _modes(components: NDArray[Any], deviations: NDArray[Any], most: int) -> Flo
     """(K, V, 3) components of unit variance from orthonormal columns and standard deviations."""
     used = min(most, len(deviations))
     scaled = components[:, :used].T.astype(np.float32) * deviations[:used, None].astype(np.float32)
-    return scaled.reshape(used, -1, 3)
+    return np.asarray(scaled.reshape(used, -1, 3), np.float32)
 
 
 def _package(name: str, path: Path) -> Any:
