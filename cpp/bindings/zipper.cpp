@@ -36,25 +36,26 @@ void bind_zipper(py::module_& m) {
            py::arg("faces").noconvert(), py::arg("mirror").noconvert())
       .def(
           "zip",
-          [](const Zipper& self, const Array<float>& sparse, const Array<float>& sparse_in_image,
+          [](const Zipper& self, const Array<float>& sparse, const Array<float>& foundation_in_camera,
              const Array<std::uint8_t>& observed, const Array<std::uint8_t>& recovered,
              const Array<float>& dense, const Array<float>& reflected,
              const Array<std::uint8_t>& reflected_defined, const Array<std::int32_t>& triangle,
-             const Array<std::int32_t>& vertex_of_pixel) {
+             const Array<std::int32_t>& vertex_of_pixel,
+             float fx, float fy, float cx, float cy) {
             const int n = self.n_vertices();
-            require_shape(sparse_in_image, "sparse_in_image", {n, 2});
             const auto d = vec3_view(dense, "dense");
             const auto t = image_view(triangle, "triangle");
             const ZipperInput input{
                 vec3_view(sparse, "sparse", n),
-                {reinterpret_cast<const Vec2*>(sparse_in_image.data()), n},
+                vec3_view(foundation_in_camera, "foundation_in_camera", n),
                 view(observed, "observed", n),
                 view(recovered, "recovered", n),
                 d,
                 vec3_view(reflected, "reflected", d.n),
                 view(reflected_defined, "reflected_defined", d.n),
                 t,
-                image_view(vertex_of_pixel, "vertex_of_pixel", t.height, t.width)};
+                image_view(vertex_of_pixel, "vertex_of_pixel", t.height, t.width),
+                {fx, fy, cx, cy, t.width, t.height}};
             ZipperedMesh mesh;
             {
               const py::gil_scoped_release release;
@@ -68,11 +69,12 @@ void bind_zipper(py::module_& m) {
                                   take<std::int32_t>(std::move(mesh.index), {n_out}),
                                   take<std::uint8_t>(std::move(mesh.seam), {n_out}));
           },
-          py::arg("sparse").noconvert(), py::arg("sparse_in_image").noconvert(),
+          py::arg("sparse").noconvert(), py::arg("foundation_in_camera").noconvert(),
           py::arg("observed").noconvert(), py::arg("recovered").noconvert(),
           py::arg("dense").noconvert(), py::arg("reflected").noconvert(),
           py::arg("reflected_defined").noconvert(), py::arg("triangle").noconvert(),
-          py::arg("vertex_of_pixel").noconvert());
+          py::arg("vertex_of_pixel").noconvert(),
+          py::arg("fx"), py::arg("fy"), py::arg("cx"), py::arg("cy"));
 }
 
 }  // namespace e3d::bind

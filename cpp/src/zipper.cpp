@@ -8,6 +8,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "extreme3d/rasterize.h"
 #include "extreme3d/triangulate.h"
 
 namespace e3d {
@@ -15,21 +16,16 @@ namespace e3d {
 namespace {
 
 constexpr int kNone = -1;
-constexpr int kSubpixel = 256;  // the rasteriser's grid
 // Pixels closer than this to the border of R are clipped off: they would make slivers. In 1/256 px.
-constexpr double kBorderMargin = 0.3 * kSubpixel;
+constexpr double kBorderMargin = 0.3 * kSubPixel;
 // Islands of fewer faces than this stay at the resolution of R: all seam, no detail.
 constexpr int kMinIsland = 24;
 // Attempts to triangulate before a region is given up; every attempt shrinks it.
 constexpr int kMaxAttempts = 32;
 
-// Image plane with y up, so that triangles facing the camera are counter-clockwise.
-PlanarPoint snap(Vec2 p) {
-  return {static_cast<std::int32_t>(std::lround(p.x * kSubpixel)),
-          -static_cast<std::int32_t>(std::lround(p.y * kSubpixel))};
-}
+// Image plane in the rasteriser's units, y up: faces turned to the camera are counter-clockwise.
 PlanarPoint pixel_center(int x, int y) {
-  return {x * kSubpixel + kSubpixel / 2, -(y * kSubpixel + kSubpixel / 2)};
+  return {x * kSubPixel + kSubPixel / 2, -(y * kSubPixel + kSubPixel / 2)};
 }
 
 double squared_distance_to_segment(double px, double py, PlanarPoint a, PlanarPoint b) {
@@ -50,9 +46,9 @@ bool segments_cross(double ax, double ay, double bx, double by, PlanarPoint c, P
   return s1 * s2 <= 0 && s3 * s4 <= 0;
 }
 
-// The segment (a, b) comes within the margin of the square [x0, x0 + kSubpixel] x [y0, ...].
+// The segment (a, b) comes within the margin of the square [x0, x0 + kSubPixel] x [y0, ...].
 bool near_cell(double x0, double y0, PlanarPoint a, PlanarPoint b) {
-  const double x1 = x0 + kSubpixel, y1 = y0 + kSubpixel;
+  const double x1 = x0 + kSubPixel, y1 = y0 + kSubPixel;
   if (a.x >= x0 && a.x <= x1 && a.y >= y0 && a.y <= y1) return true;
   const double corners[4][2] = {{x0, y0}, {x1, y0}, {x1, y1}, {x0, y1}};
   for (int k = 0; k < 4; ++k) {
@@ -201,8 +197,8 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
     for (const auto& [from, to, face] : border_edges) {
       const PlanarPoint a = corners[from], b = corners[to];
       const double m = kBorderMargin;
-      const auto cell_x = [](double x) { return int(std::floor((x - kSubpixel / 2) / kSubpixel)); };
-      const auto cell_y = [](double y) { return int(std::floor((-y - kSubpixel / 2) / kSubpixel)); };
+      const auto cell_x = [](double x) { return int(std::floor((x - kSubPixel / 2) / kSubPixel)); };
+      const auto cell_y = [](double y) { return int(std::floor((-y - kSubPixel / 2) / kSubPixel)); };
       const int x0 = std::max(0, cell_x(std::min(a.x, b.x) - m));
       const int x1 = std::min(width - 2, cell_x(std::max(a.x, b.x) + m));
       const int y0 = std::max(0, cell_y(std::max(a.y, b.y) + m));
@@ -304,11 +300,13 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
 ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   const auto& in = *internals_;
   const int n = in.n_vertices(), n_faces = in.n_faces(), n_dense = input.dense.n;
-  if (input.sparse.n != n || input.sparse_in_image.n != n || input.observed.n != n ||
+  if (input.sparse.n != n || input.foundation_in_camera.n != n || input.observed.n != n ||
       input.recovered.n != n)
     throw std::invalid_argument("zip: per-vertex arrays should have " + std::to_string(n) +
                                 " rows");
   const int width = input.triangle.width, height = input.triangle.height;
+  if (input.camera.width != width || input.camera.height != height)
+    throw std::invalid_argument("zip: camera and triangle differ in size");
   if (input.vertex_of_pixel.width != width || input.vertex_of_pixel.height != height)
     throw std::invalid_argument("zip: triangle and vertex_of_pixel differ in shape");
   if (input.reflected.n != n_dense || input.reflected_defined.n != n_dense)
@@ -322,9 +320,10 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   std::vector<PlanarPoint> corners(n, PlanarPoint{0, 0});
   std::vector<std::uint8_t> usable(n, 0);
   for (int v = 0; v < n; ++v) {
-    const Vec2 p = input.sparse_in_image[v];
-    usable[v] = input.observed[v] && p.x >= 0 && p.y >= 0 && p.x <= width && p.y <= height;
-    if (usable[v]) corners[v] = snap(p);
+    if (!input.observed[v]) continue;
+    const SnappedVertex p = snap(input.camera, input.foundation_in_camera[v]);
+    usable[v] = p.x >= 0 && p.y >= 0 && p.x <= width * kSubPixel && p.y <= height * kSubPixel;
+    if (usable[v]) corners[v] = {p.x, -p.y};
   }
   std::vector<std::uint8_t> covered(n_faces, 0);
   for (int f = 0; f < n_faces; ++f) {

@@ -19,14 +19,15 @@ namespace e3d {
 // Everything that a photo contributes. V sparse vertices, F faces, N dense vertices.
 struct ZipperInput {
   View<const Vec3> sparse;              // (V,) completed R, head frame
-  View<const Vec2> sparse_in_image;     // (V,) projection of R, px
+  View<const Vec3> foundation_in_camera;  // (V,) as it was rasterised; R lies on the same rays
   View<const std::uint8_t> observed;    // (V,) 1 where R took its position from D
   View<const std::uint8_t> recovered;   // (V,) 1 where soft symmetry solved the vertex
   View<const Vec3> dense;               // (N,) D, head frame
   View<const Vec3> reflected;           // (N,) Eq. 10
   View<const std::uint8_t> reflected_defined;  // (N,)
   ImageView<const int> triangle;        // face of R seen by each pixel, -1 for none
-  ImageView<const int> vertex_of_pixel; // vertex of D at each pixel, -1 for none
+  ImageView<const int> vertex_of_pixel;  // vertex of D at each pixel, -1 for none
+  Camera camera;
 };
 
 enum class VertexSource : std::uint8_t { kSparse = 0, kDense = 1, kReflected = 2 };
