@@ -73,3 +73,118 @@ def rasterize(vertices, faces, camera, cull_back_faces=True):
         depth[nearer], triangle[nearer] = z[nearer], index
         barycentric[nearer] = np.moveaxis(weight[:2], 0, -1)[nearer]
     return depth, triangle, barycentric
+
+
+def vertex_visibility(vertices, normals, depth, camera, min_cosine, depth_tolerance):
+    """One vertex after the other: facing, inside, and not behind its pixel's surface."""
+    visible = np.zeros(len(vertices), bool)
+    for v, (p, n) in enumerate(zip(vertices.astype(float), normals.astype(float), strict=True)):
+        if not (p[2] > 1 and np.linalg.norm(n) > 0):
+            continue
+        n = n / np.linalg.norm(n)
+        x, y = camera.fx * p[0] / p[2] + camera.cx, camera.fy * p[1] / p[2] + camera.cy
+        if -n @ p / np.linalg.norm(p) <= min_cosine:
+            continue
+        if not (0 <= x < camera.width and 0 <= y < camera.height):
+            continue
+        i, j = int(x), int(y)
+        z = float(depth[j, i])
+        seen = np.array([(i + 0.5 - camera.cx) / camera.fx, (j + 0.5 - camera.cy) / camera.fy, 1])
+        visible[v] = not np.isfinite(z) or n @ (z * seen - p) <= depth_tolerance
+    return visible
+
+
+# --- Dense mesh -------------------------------------------------------------------------------
+
+
+def dense_mesh(depth, camera, max_slope):
+    """Two passes in pixel order: all triangles of all blocks, then the pixels they use."""
+    depth = depth.astype(np.float32)
+    height, width = depth.shape
+    is_surface = np.isfinite(depth) & (depth > 1)
+
+    def edge_stands(a, b):
+        if not (is_surface[a] and is_surface[b]):
+            return False
+        apart = np.hypot((a[1] - b[1]) / camera.fx, (a[0] - b[0]) / camera.fy)
+        return abs(depth[a] - depth[b]) <= max_slope * apart * min(depth[a], depth[b])
+
+    triangles = []
+    for y in range(height - 1):
+        for x in range(width - 1):
+            p00, p10, p01, p11 = (y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)
+            if not (is_surface[p00] and is_surface[p11]):
+                main = False
+            elif not (is_surface[p10] and is_surface[p01]):
+                main = True
+            else:
+                main = abs(depth[p00] - depth[p11]) <= abs(depth[p10] - depth[p01])
+            pair = (
+                [(p00, p01, p11), (p00, p11, p10)] if main else [(p00, p01, p10), (p10, p01, p11)]
+            )
+            triangles += [
+                t for t in pair if all(edge_stands(t[k], t[(k + 1) % 3]) for k in range(3))
+            ]
+    pixels = sorted({p for t in triangles for p in t})
+    index = {p: i for i, p in enumerate(pixels)}
+    vertex_of_pixel = np.full(depth.shape, -1, np.int32)
+    for p, i in index.items():
+        vertex_of_pixel[p] = i
+    vertices = [
+        (
+            (x + 0.5 - camera.cx) / camera.fx * depth[y, x],
+            (y + 0.5 - camera.cy) / camera.fy * depth[y, x],
+            depth[y, x],
+        )
+        for y, x in pixels
+    ]
+    faces = [[index[p] for p in t] for t in triangles]
+    return (
+        np.array(vertices, float).reshape(-1, 3),
+        np.array(faces, np.int32).reshape(-1, 3),
+        vertex_of_pixel,
+    )
+
+
+# --- Dense to sparse, and registration --------------------------------------------------------
+
+
+def sparse_from_dense(vertices, visible, bump, valid, camera):
+    """One vertex after the other."""
+    out, moved = vertices.astype(float).copy(), np.zeros(len(vertices), bool)
+    for v, p in enumerate(vertices.astype(float)):
+        x, y = camera.fx * p[0] / p[2] + camera.cx, camera.fy * p[1] / p[2] + camera.cy
+        if not (visible[v] and 0 <= x <= camera.width and 0 <= y <= camera.height):
+            continue
+        total = weight = 0.0
+        for j in range(int(np.floor(y - 0.5)), int(np.floor(y - 0.5)) + 2):
+            for i in range(int(np.floor(x - 0.5)), int(np.floor(x - 0.5)) + 2):
+                if 0 <= i < camera.width and 0 <= j < camera.height and valid[j, i]:
+                    w = (1 - abs(x - 0.5 - i)) * (1 - abs(y - 0.5 - j))
+                    total, weight = total + w * bump[j, i], weight + w
+        if weight >= 0.5:
+            out[v], moved[v] = p * (p[2] + total / weight) / p[2], True
+    return out, moved
+
+
+def interpolate(vertices, faces, triangle, uv):
+    """Eq. 6 with the corners of the given triangles."""
+    p1, p2, p3 = vertices.astype(float)[faces[triangle]].transpose(1, 0, 2)
+    u, v = uv.astype(float).T[..., None]
+    return u * p1 + v * p2 + (1 - u - v) * p3
+
+
+def register_dense(triangle, barycentric, vertex_of_pixel, dense, sparse, faces):
+    """Eq. 6-7 pixel by pixel, as three fancy-indexed assignments."""
+    at = (vertex_of_pixel >= 0) & (triangle >= 0)
+    rows = vertex_of_pixel[at]
+    out_triangle = np.full(len(dense), -1, np.int32)
+    uv, residual = np.zeros((len(dense), 2), np.float32), np.zeros((len(dense), 3))
+    out_triangle[rows], uv[rows] = triangle[at], barycentric[at]
+    residual[rows] = dense[rows] - interpolate(sparse, faces, triangle[at], barycentric[at])
+    return out_triangle, uv, residual
+
+
+def recover_dense(triangle, uv, residual, sparse, faces):
+    """Eq. 8."""
+    return interpolate(sparse, faces, triangle, uv) + residual

@@ -29,6 +29,25 @@ py::tuple rasterize_arrays(const Array<float>& vertices_in_camera, const Array<s
   return py::make_tuple(depth, triangle, barycentric);
 }
 
+py::array_t<std::uint8_t> vertex_visibility_array(const Array<float>& vertices_in_camera,
+                                                  const Array<float>& normals_in_camera,
+                                                  const Array<float>& depth, float fx, float fy,
+                                                  float cx, float cy, int width, int height,
+                                                  float min_cosine, float depth_tolerance,
+                                                  int threads) {
+  const auto vertices = vec3_view(vertices_in_camera, "vertices_in_camera");
+  const auto normals = vec3_view(normals_in_camera, "normals_in_camera", vertices.n);
+  const auto z = image_view(depth, "depth", height, width);
+  py::array_t<std::uint8_t> visible(vertices.n);
+  const View<std::uint8_t> out{visible.mutable_data(), vertices.n};
+  {
+    const py::gil_scoped_release release;
+    vertex_visibility(vertices, normals, z, {fx, fy, cx, cy, width, height},
+                      {min_cosine, depth_tolerance}, threads, out);
+  }
+  return visible;
+}
+
 }  // namespace
 
 void bind_rasterize(py::module_& m) {
@@ -36,6 +55,10 @@ void bind_rasterize(py::module_& m) {
   m.def("rasterize", &rasterize_arrays, py::arg("vertices_in_camera").noconvert(),
         py::arg("faces").noconvert(), "fx"_a, "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a,
         "cull_back_faces"_a = true, "threads"_a = 1);
+  m.def("vertex_visibility", &vertex_visibility_array, py::arg("vertices_in_camera").noconvert(),
+        py::arg("normals_in_camera").noconvert(), py::arg("depth").noconvert(), "fx"_a, "fy"_a,
+        "cx"_a, "cy"_a, "width"_a, "height"_a, "min_cosine"_a, "depth_tolerance"_a,
+        "threads"_a = 1);
 }
 
 }  // namespace e3d::bind

@@ -83,4 +83,14 @@ void rasterize(MeshView mesh, const Camera& camera, Faces shown, int threads, Ra
   });
 }
 
+void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> normals_in_camera,
+                       ImageView<const float> depth, const Camera& camera,
+                       VisibilityOptions options, int threads, View<std::uint8_t> visible) {
+  parallel_for(vertices_in_camera.n, threads, kVertexGrain, [&](int begin, int end) {
+    for (int v = begin; v < end; ++v)
+      visible[v] =
+          is_visible(vertices_in_camera[v], normals_in_camera[v], depth, camera, options) ? 1 : 0;
+  });
+}
+
 }  // namespace e3d

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from . import _core
 from ._arrays import Float32, Int32, float_array, index_array
 from .camera import Camera
 
-__all__ = ["Raster", "rasterize"]
+__all__ = ["Raster", "rasterize", "vertex_visibility"]
 
 
 class Raster(NamedTuple):
@@ -78,3 +79,56 @@ def rasterize(
         threads=threads,
     )
     return Raster(depth, triangle, barycentric)
+
+
+def vertex_visibility(
+    vertices_in_camera: npt.ArrayLike,
+    normals_in_camera: npt.ArrayLike,
+    depth: npt.ArrayLike,
+    camera: Camera,
+    *,
+    min_cosine: float = 0.15,
+    depth_tolerance: float = 1.0,
+    threads: int = 1,
+) -> npt.NDArray[np.bool_]:
+    """Which vertices the camera sees (the complement of §4.3's self-occlusion).
+
+    A vertex is visible if it projects into the image, the cosine between its normal and the
+    direction to the camera exceeds `min_cosine`, and the surface in its pixel does not stand before
+    it by more than `depth_tolerance`. The pixel's surface point lies at the pixel's centre, up to
+    0.7 pixels from the vertex, where a steep surface is several mm nearer or further; so it is
+    measured along the vertex's normal, from the vertex's tangent plane.
+
+    Args:
+        vertices_in_camera: (V, 3) float32, mm, camera frame.
+        normals_in_camera: (V, 3) float32, outward, any length; a zero normal is never visible.
+        depth: (H, W) float32, mm, of the same mesh, as `rasterize` gave it.
+        camera: pinhole camera of the crop.
+        min_cosine: 0.15 leaves out what is turned away by more than 81 degrees, where a pixel
+            stretches over more than six times its width of skin.
+        depth_tolerance: mm.
+        threads: number of threads; the result is the same for any.
+
+    Returns:
+        (V,) bool.
+
+    Raises:
+        ValueError: wrong shape, or depth of another size than the camera's.
+    """
+    vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
+    normals = float_array("normals_in_camera", normals_in_camera, (len(vertices), 3))
+    visible = _core.vertex_visibility(
+        vertices,
+        normals,
+        float_array("depth", depth, (camera.height, camera.width)),
+        camera.fx,
+        camera.fy,
+        camera.cx,
+        camera.cy,
+        camera.width,
+        camera.height,
+        min_cosine=min_cosine,
+        depth_tolerance=depth_tolerance,
+        threads=threads,
+    )
+    return visible.view(np.bool_)

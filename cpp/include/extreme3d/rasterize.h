@@ -154,4 +154,38 @@ enum class Faces { kFront, kBoth };
 void rasterize(MeshView mesh_in_camera, const Camera& camera, Faces shown, int threads,
                RasterView out);
 
+// === Visibility of vertices ===
+
+struct VisibilityOptions {
+  float min_cosine;       // between the normal and the direction to the camera
+  float depth_tolerance;  // mm, along the vertex's normal
+};
+
+// Whether the camera sees a vertex: it projects into the image, its normal turns to the camera, and
+// the surface that the z-buffer holds in its pixel does not stand before the vertex. That surface
+// is met at the pixel's centre, not at the vertex, so its point is measured against the vertex's
+// tangent plane, not against its depth: on a slope the depth may differ by many mm between the two,
+// the height over the tangent plane by next to nothing. A pixel without surface hides nothing.
+E3D_HD inline bool is_visible(Vec3 x_in_camera, Vec3 normal_in_camera, ImageView<const float> depth,
+                              const Camera& camera, VisibilityOptions options) {
+  if (!(x_in_camera.z > kNearDepth)) return false;
+  const float facing = -dot(normal_in_camera, x_in_camera);
+  if (!(facing > options.min_cosine * norm(x_in_camera) * norm(normal_in_camera))) return false;
+  const Vec2 p = project(camera, x_in_camera);
+  const bool inside =
+      p.x >= 0.f && p.y >= 0.f && p.x < float(depth.width) && p.y < float(depth.height);
+  if (!inside) return false;
+  const int x = static_cast<int>(p.x), y = static_cast<int>(p.y);
+  const float z = depth(x, y);
+  if (!std::isfinite(z)) return true;
+  const Vec3 seen = unproject(camera, {x + 0.5f, y + 0.5f}, z);
+  const float height = dot(normal_in_camera, seen - x_in_camera);
+  return height <= options.depth_tolerance * norm(normal_in_camera);
+}
+
+// visible[v] is 1 or 0. `depth` as `rasterize` gave it for the same mesh and camera.
+void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> normals_in_camera,
+                       ImageView<const float> depth, const Camera& camera,
+                       VisibilityOptions options, int threads, View<std::uint8_t> visible);
+
 }  // namespace e3d
