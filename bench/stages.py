@@ -169,7 +169,8 @@ def table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
         f"{report['vertices']} vertices in the median",
         f"peak memory {report['peak_memory_mb']:.0f} MB, of which {report['import_memory_mb']:.0f} "
         "MB before the first photo",
-        f"{about['cpu']}, {about['cores']} cores, {report['threads']} threads, load {about['load']}",
+        f"{about['cpu']}, {about['cores']} cores, load {about['load']}, "
+        f"{report['threads']} threads used",
         f"extreme3d_fast {about['versions']['extreme3d-fast']} at {about['commit']}, "
         f"Python {about['python']}, onnxruntime {about['versions']['onnxruntime']}",
     ]
