@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ _LINEAR_FROM_SRGB = np.where(
 ).astype(np.float32)
 
 # Luminance for skin: more red than Rec. 709, because pigment, blood and lips change red least.
-_LUMINANCE = np.float32([[0.45, 0.45, 0.10]])
+_LUMINANCE = np.array([[0.45, 0.45, 0.10]], np.float32)
 
 # Normals are taken from depth smoothed by this much, mm: facets and fit errors at the nose and
 # eyelids must not enter the shading.
@@ -104,26 +105,42 @@ def face_window(
     )
 
 
+def f32(a: Any) -> Float32:
+    """An OpenCV or NumPy result that is float32 already, typed as such."""
+    return np.asarray(a, dtype=np.float32)
+
+
+def gradient(a: Float32) -> tuple[Float32, Float32]:
+    """Slopes in x and y per pixel."""
+    # Sobel's kernel sums to 8 per unit slope.
+    return (
+        f32(cv2.Sobel(a, cv2.CV_32F, 1, 0, scale=1 / 8)),
+        f32(cv2.Sobel(a, cv2.CV_32F, 0, 1, scale=1 / 8)),
+    )
+
+
 def blur(a: Float32, sigma: float) -> Float32:
     """Gaussian blur, sigma in pixels; nothing happens below a third of a pixel."""
     if sigma < 0.34:
         return a
     # 3 sigma each side instead of OpenCV's 4 for floats: the rest is below 0.3 %.
     side = 2 * int(np.ceil(3.0 * sigma)) + 1
-    out: Float32 = cv2.GaussianBlur(a, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
-    return out
+    return f32(cv2.GaussianBlur(a, (side, side), sigma, borderType=cv2.BORDER_REPLICATE))
+
+
+def box_mean(a: Float32, side: int) -> Float32:
+    """Mean over a square of `side` (odd) pixels."""
+    return f32(cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE))
 
 
 def linear_rgb(image: UInt8) -> Float32:
     """Linear light in [0, 1] of an sRGB image."""
-    out: Float32 = cv2.LUT(image, _LINEAR_FROM_SRGB)
-    return out
+    return f32(cv2.LUT(image, _LINEAR_FROM_SRGB))
 
 
 def luminance(linear: Float32) -> Float32:
     """(h, w) luminance of (h, w, 3) linear light, weighted for skin."""
-    out: Float32 = cv2.transform(linear, _LUMINANCE)
-    return out
+    return f32(cv2.transform(linear, _LUMINANCE))
 
 
 def _harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
@@ -139,11 +156,10 @@ def foundation_normals(depth: Float32, mm_per_pixel: float) -> tuple[Float32, Fl
     z = blur(np.where(seen > 0, depth, np.float32(0)), sigma)
     z /= np.maximum(blur(seen, sigma), np.float32(1e-3))
     z *= np.float32(1.0 / mm_per_pixel)
-    # Surface z(x, y): normal (dz/dx, dz/dy, -1). Sobel's kernel sums to 8 per unit slope.
-    zx = cv2.Sobel(z, cv2.CV_32F, 1, 0, scale=1 / 8)
-    zy = cv2.Sobel(z, cv2.CV_32F, 0, 1, scale=1 / 8)
-    n = 1 / np.sqrt(1 + zx * zx + zy * zy)
-    return zx * n, zy * n, -n
+    # Surface z(x, y): normal (dz/dx, dz/dy, -1).
+    zx, zy = gradient(z)
+    n = f32(1 / np.sqrt(1 + zx * zx + zy * zy))
+    return f32(zx * n), f32(zy * n), -n
 
 
 def fit_light(

@@ -19,10 +19,13 @@ from ._arrays import Float32, UInt8, float_array, mask_array
 from ._shading import (
     Light,
     blur,
+    box_mean,
     check_photo,
+    f32,
     face_window,
     fit_light,
     foundation_normals,
+    gradient,
     linear_rgb,
     luminance,
 )
@@ -71,7 +74,7 @@ _ISOTROPIC_GAIN = 0.3
 this share."""
 _DARK_LIMIT = 0.6
 _BRIGHT_LIMIT = 0.35
-"""Soft limits of log contrast: brows and frames are darker than any wrinkle, highlights brighter."""
+"""Soft limits of log contrast: brows and frames are darker than wrinkles, highlights brighter."""
 _AMBIENT = 0.5
 """Log shading lost per unit of slope inside a hollow, from light that comes from all round."""
 _MAX_TILT = 1.2
@@ -253,21 +256,17 @@ def _log_detail(bright: Float32, light: Light, trust: Float32, mm: float) -> Flo
     # Self-guided filter (He et al. 2013) on the trusted pixels alone.
     side = 2 * round(_BASE_RADIUS / mm) + 1
 
-    def mean(a: Float32) -> Float32:
-        out: Float32 = cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE)
-        return out
-
-    share = np.maximum(mean(trust), np.float32(0.02))
+    share = np.maximum(box_mean(trust, side), np.float32(0.02))
     kept = ratio * trust
-    average = mean(kept) / share
-    variance = np.maximum(mean(kept * ratio) / share - average * average, 0)
+    average = box_mean(kept, side) / share
+    variance = np.maximum(box_mean(kept * ratio, side) / share - average * average, 0)
     slope = variance / (variance + np.float32(_BASE_CONTRAST**2))
     offset = (1 - slope) * average
-    detail = (ratio - mean(slope) * ratio - mean(offset)) * trust
+    detail = (ratio - box_mean(slope, side) * ratio - box_mean(offset, side)) * trust
     # Fades out beyond the trusted pixels instead of ending in a cliff.
     sigma = _EXTENSION / mm
     around = blur(detail, sigma) / (blur(trust, sigma) + np.float32(0.1))
-    return np.where(trust > 0, detail, around)
+    return f32(np.where(trust > 0, detail, around))
 
 
 def _suppress_texture(detail: Float32, face: npt.NDArray[np.bool_], mm: float) -> Float32:
@@ -283,8 +282,7 @@ def _suppress_texture(detail: Float32, face: npt.NDArray[np.bool_], mm: float) -
             noise = float(np.percentile(power[face], _NOISE_PERCENTILE)) if face.any() else 0.0
         # Wiener's rule, with twice the noise's power.
         out += part * (power / (power + np.float32(2 * noise * _NOISE_IN_BAND[band] + 1e-9)))
-    gx = cv2.Sobel(out, cv2.CV_32F, 1, 0, scale=1 / 8)
-    gy = cv2.Sobel(out, cv2.CV_32F, 0, 1, scale=1 / 8)
+    gx, gy = gradient(out)
     sigma = _COHERENCE_SIGMA / mm
     xx, yy, xy = blur(gx * gx, sigma), blur(gy * gy, sigma), blur(gx * gy, sigma)
     coherence = np.sqrt(np.square(xx - yy) + 4 * xy * xy) / (xx + yy + np.float32(1e-8))
@@ -292,7 +290,7 @@ def _suppress_texture(detail: Float32, face: npt.NDArray[np.bool_], mm: float) -
     line *= line * (3 - 2 * line)
     out *= np.float32(_ISOTROPIC_GAIN) + np.float32(1 - _ISOTROPIC_GAIN) * line
     limit = np.where(out < 0, np.float32(_DARK_LIMIT), np.float32(_BRIGHT_LIMIT))
-    return limit * np.tanh(out / limit)
+    return f32(limit * np.tanh(out / limit))
 
 
 def _relief_from_shading(detail: Float32, light: Light, mm: float) -> Float32:

@@ -19,6 +19,7 @@ from ._arrays import Float32, float_array, mask_array
 from ._shading import (
     blur,
     check_photo,
+    f32,
     face_window,
     fit_light,
     foundation_normals,
@@ -114,7 +115,7 @@ def check_fill_method(method: str) -> FillMethod:
     """
     for name in get_args(FillMethod):
         if method == name and name in _AVAILABLE:
-            return name  # type: ignore[no-any-return]
+            return name
     if method in get_args(FillMethod):
         raise OcclusionUnavailable(
             f'occlusion="{method}" needs a reference set, which this version does not have; '
@@ -166,7 +167,7 @@ def estimate_face_mask(
 
     skin = weight_grid > 0.05
     face = _filled(skin)
-    distance, lips = _skin_distance(linear, weight_grid, depth_grid.astype(np.float32), skin, mm)
+    distance, lips = _skin_distance(f32(linear), f32(weight_grid), f32(depth_grid), skin, mm)
     hidden = _occluder(distance, lips, skin, face, mm)
     hidden_full = cv2.resize(
         blur(hidden.astype(np.float32), 1.0 / mm),
@@ -267,14 +268,18 @@ def _occluder(distance: Float32, lips: Mask, skin: Mask, face: Mask, mm: float) 
     known = skin.astype(np.float32)
     sigma = _EVIDENCE_SIGMA / mm
     evidence = blur(distance * known, sigma) / np.maximum(blur(known, sigma), np.float32(0.05))
-    suspect = ((evidence > _THRESHOLD) & face).astype(np.uint8)
-    suspect = cv2.morphologyEx(suspect, cv2.MORPH_CLOSE, _disc(3.0 / mm))
+    inside = face.view(np.uint8)
+    suspect = cv2.morphologyEx(
+        ((evidence > _THRESHOLD) & face).view(np.uint8), cv2.MORPH_CLOSE, _disc(3.0 / mm)
+    )
     # Beyond the face's border everything is suspect, so that opening keeps what enters there.
-    ring = cv2.dilate(face.view(np.uint8), _disc(_OPENING / mm)) - face.view(np.uint8)
-    opened = cv2.morphologyEx(suspect | ring, cv2.MORPH_OPEN, _disc(_OPENING / 2 / mm))
-    opened &= suspect & face.view(np.uint8)
+    ring = cv2.subtract(cv2.dilate(inside, _disc(_OPENING / mm)), inside)
+    opened = cv2.morphologyEx(
+        cv2.bitwise_or(suspect, ring), cv2.MORPH_OPEN, _disc(_OPENING / 2 / mm)
+    )
+    opened = cv2.bitwise_and(opened, cv2.bitwise_and(suspect, inside))
     inland = cv2.erode(
-        cv2.copyMakeBorder(face.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0),
+        cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0),
         _disc(_BORDER_REACH / mm),
     )[1:-1, 1:-1]
     count, label, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
@@ -292,8 +297,7 @@ def _occluder(distance: Float32, lips: Mask, skin: Mask, face: Mask, mm: float) 
 
 def _disc(radius: float) -> npt.NDArray[np.uint8]:
     side = 2 * max(round(radius), 1) + 1
-    out: npt.NDArray[np.uint8] = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return out
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)
 
 
 def find_holes(
@@ -333,10 +337,10 @@ def find_holes(
     count, label, stats, _ = cv2.connectedComponentsWithStats(hidden, connectivity=8)
     large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE
     large[0] = False
-    hole = large[label].view(np.uint8) if count > 1 else np.zeros_like(hidden)
+    hole = large[label] if count > 1 else np.zeros_like(region)
     if margin:
-        hole = cv2.dilate(hole, _disc(margin))
-    return Occlusion(np.asarray((hole > 0) & region), fraction, method)
+        hole = np.asarray(cv2.dilate(hole.view(np.uint8), _disc(margin)) > 0)
+    return Occlusion(hole & region, fraction, method)
 
 
 def fill_bump(
@@ -372,5 +376,4 @@ def fill_bump(
         raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
     if method == "none":
         return mm.copy()
-    filled: Float32 = _core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0]
-    return filled
+    return f32(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
