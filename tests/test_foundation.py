@@ -13,6 +13,7 @@ import pytest
 from extreme3d_fast import foundation
 from extreme3d_fast.camera import rotation_from_angles, transform
 from extreme3d_fast.foundation import FitSettings, Foundation, LandmarkFitter
+from extreme3d_fast.head_model import LandmarkBasis
 
 F32 = npt.NDArray[np.float32]
 DATA = Path(
@@ -36,9 +37,9 @@ class EllipsoidModel:
         self.identity = (2.0 * modes[:8]).astype(np.float32)
         self.expression = (4.0 * modes[8:]).astype(np.float32)
 
-    def landmark_basis(self, scheme: str) -> tuple[F32, F32, F32]:
-        assert scheme == "478"
-        return self.mean, self.identity, self.expression
+    def landmark_basis(self, which: str = "478") -> LandmarkBasis:
+        assert which == "478"
+        return LandmarkBasis(self.mean, self.identity, self.expression)
 
 
 MODEL = EllipsoidModel()

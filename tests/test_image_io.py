@@ -110,9 +110,7 @@ def test_text_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
-def test_truncated_file_is_refused(
-    portrait: NDArray[np.uint8], form: str, kept: float
-) -> None:
+def test_truncated_file_is_refused(portrait: NDArray[np.uint8], form: str, kept: float) -> None:
     data = encoded(portrait[100:300, 150:350], form)
     with pytest.raises(InvalidImage, match=r"truncated|damaged|cannot be decoded"):
         load_image(data[: int(kept * len(data))])

@@ -111,7 +111,7 @@ def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ea
 
     to_oval = cKDTree(dense).query(x)[0]
     inside = ~mask.rim[face] | (away < 0.5 * to_oval)
-    signed = np.where(inside & (away < 25) & (x[:, 2] > 0), -to_oval, to_oval)
+    signed = np.where(inside & (away < 25), -to_oval, to_oval)
     outer = smoothstep((6.0 - signed) / 14.0)
     operator = topology.fine_from_coarse[:n, : topology.coarse_range[0, 1]]
     outer *= 1 - smoothstep(2 * (operator @ ears.astype(float)))
@@ -264,14 +264,27 @@ def build(arguments) -> None:
     np.savez_compressed(arguments.output, **asset)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, {ns} skin of {len(fine)} vertices, {time.time() - started:.0f} s")
 
+    if arguments.cache is not None:
+        import pickle
+
+        arguments.cache.write_bytes(pickle.dumps(dict(
+            topology=topology, template=template, mean=mean, components=components, modes=modes,
+            weights=weights, ict=ict, shift=shift, base=base, face_weight=face_weight,
+            face68=face68, bary68=bary68, emphasis=emphasis)))  # fmt: skip
+    draw_sheet(arguments.sheet, operator, mean, components, topology, asset["colors"])
+
+
+def draw_sheet(path: Path, operator, mean, components, topology, colors) -> None:
+    """Sixteen heads drawn at one standard deviation."""
+    rng = np.random.default_rng(16)
     faces = np.concatenate([topology.part_faces[k] for k in topology.part_names])
     pictures = []
     for i in range(16):
-        a = rng.normal(size=N_COMPONENTS)
-        v = operator @ (mean + np.tensordot(a, components, 1))
-        pictures.append(render(v, faces, asset["colors"], yaw=[0, 30, -30, 60][i % 4], size=260, centre=(0, -10, 30), span=310))
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(arguments.sheet), sheet(pictures, 8))
+        v = operator @ (mean + np.tensordot(rng.normal(size=len(components)), components, 1))
+        pictures.append(render(v, faces, colors, yaw=[0, 30, -30, 60][i % 4], size=210,
+                               centre=(0, -15, 20), span=310))  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), sheet(pictures, 8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def settle(transfer: Transfer, skin: np.ndarray) -> np.ndarray:
@@ -334,4 +347,5 @@ if __name__ == "__main__":
     parser.add_argument("--mediapipe", type=Path, required=True, help="folder of the mediapipe package")
     parser.add_argument("--output", type=Path, default=ROOT / "python/extreme3d_fast/assets/head.npz")
     parser.add_argument("--sheet", type=Path, default=ROOT / "docs/images/heads.png")
+    parser.add_argument("--cache", type=Path, default=None, help="keep intermediate results here")
     build(parser.parse_args())

@@ -133,7 +133,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
             ]
         except Exception as error:  # whatever one photo does, the others are tried
             failed += 1
-            progress.say(f"{photo}: {error or type(error).__name__}")
+            progress.say(f"{photo}: {str(error) or type(error).__name__}")
         else:
             if not faces:
                 failed += 1

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from extreme3d_fast import _core
 from extreme3d_fast.camera import Camera, angles_from_rotation
+from extreme3d_fast.head_model import LandmarkBasis
 
 __all__ = ["FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
 
@@ -108,8 +109,8 @@ class Foundation:
 class LandmarkModel(Protocol):
     """What the fit needs of a head model."""
 
-    def landmark_basis(self, scheme: str) -> tuple[Float32, Float32, Float32]:
-        """Mean (L, 3), identity (K, L, 3) and expression (E, L, 3) of a scheme's points, mm."""
+    def landmark_basis(self, which: str = "478") -> LandmarkBasis:
+        """The model at the points of a landmark scheme."""
         ...
 
 
@@ -117,7 +118,7 @@ class LandmarkFitter:
     """Fits a head model to Face Mesh points; keeps the model's landmark basis.
 
     Args:
-        model: head model with the landmark scheme "478".
+        model: head model with the "478" landmarks.
         settings: trust and priors.
         threads: at least 1; the result does not depend on it.
 
@@ -128,19 +129,16 @@ class LandmarkFitter:
     def __init__(
         self, model: LandmarkModel, *, settings: FitSettings | None = None, threads: int = 1
     ) -> None:
-        mean, identity, expression = (
-            np.ascontiguousarray(a, np.float32) for a in model.landmark_basis("478")
-        )
-        if mean.shape[0] < N_LANDMARKS:
+        basis = model.landmark_basis("478")
+        if len(basis.mean) < N_LANDMARKS:
             raise ValueError(
-                f"model should have {N_LANDMARKS} or more landmarks, has {mean.shape[0]}"
+                f"model should have {N_LANDMARKS} or more landmarks, has {len(basis.mean)}"
             )
-        self._mean = mean[:N_LANDMARKS]
-        self._core = _core.LandmarkFitter(
-            np.ascontiguousarray(self._mean),
-            np.ascontiguousarray(identity[:, :N_LANDMARKS]),
-            np.ascontiguousarray(expression[:, :N_LANDMARKS]),
+        self._mean, identity, expression = (
+            np.ascontiguousarray(a[..., :N_LANDMARKS, :], np.float32)
+            for a in (basis.mean, basis.identity, basis.expression)
         )
+        self._core = _core.LandmarkFitter(self._mean, identity, expression)
         self._settings = settings or FitSettings()
         self._threads = threads
         self._sigma, self._slide = _deviations(self._settings)

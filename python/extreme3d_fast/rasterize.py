@@ -11,7 +11,7 @@ from . import _core
 from ._arrays import Float32, Int32, float_array, index_array
 from .camera import Camera
 
-__all__ = ["Raster", "rasterize", "vertex_visibility"]
+__all__ = ["Raster", "interpolate", "rasterize", "vertex_visibility"]
 
 
 class Raster(NamedTuple):
@@ -79,6 +79,29 @@ def rasterize(
         threads=threads,
     )
     return Raster(depth, triangle, barycentric)
+
+
+def interpolate(raster: Raster, values: npt.ArrayLike, faces: npt.ArrayLike) -> Float32:
+    """Per-vertex values carried to the pixels, linearly in the image; 0 where no face.
+
+    Args:
+        raster: what `rasterize` returned for `faces`.
+        values: (V,) real numbers.
+        faces: (F, 3) int32.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        ValueError: wrong shape or an index out of range.
+    """
+    v = float_array("values", values, (-1,))
+    corners = v[index_array("faces", faces, (-1, 3), 0, len(v))]
+    image = np.zeros(raster.triangle.shape, np.float32)
+    seen = raster.triangle >= 0
+    at, uv = corners[raster.triangle[seen]], raster.barycentric[seen]
+    image[seen] = at[:, 2] + uv[:, 0] * (at[:, 0] - at[:, 2]) + uv[:, 1] * (at[:, 1] - at[:, 2])
+    return image
 
 
 def vertex_visibility(
