@@ -66,7 +66,7 @@ def rasterize(
         >>> camera = Camera(100.0, 100.0, 4.0, 4.0, 8, 8)
         >>> corners = np.array([[-9, -9, 100], [-9, 9, 100], [9, -9, 100]], np.float32)
         >>> int((rasterize(corners, np.array([[0, 1, 2]]), camera).triangle == 0).sum())
-        36
+        28
     """
     vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
     triangles = index_array("faces", faces, (-1, 3), 0, len(vertices))
@@ -81,7 +81,7 @@ def rasterize(
         camera.height,
         cull_back_faces=cull_back_faces,
         threads=threads,
-        out=None if out is None else tuple(out),
+        out=out,
     )
     return Raster(depth, triangle, barycentric)
 
