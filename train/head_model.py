@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import facemesh
 import numpy as np
+import scipy.sparse as sp
 from identity import (
     Transfer,
     macro_samples,
@@ -52,7 +53,7 @@ def ear_mask(anny, base, topology) -> np.ndarray:
         for s in "lr"
     )
     moved = moved[topology.body_ids[: topology.coarse_range[0, 1]]]
-    return moved > 0.15 * moved.max()
+    return moved > 0.4 * moved.max()
 
 
 def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.ndarray]:
@@ -70,6 +71,34 @@ def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.n
 def landmark_ids(points: np.ndarray, surface: Surface, face_ids: np.ndarray):
     face, weights, foot = surface.closest(points, 20)
     return face_ids[face].astype(np.int32), weights.astype(np.float32), foot
+
+
+def curve_faces(operator, faces, halves) -> dict[int, np.ndarray]:
+    """Faces each curve landmark may lie on: those along its own half of the lid or lip loop.
+
+    Upper and lower lip touch, so the nearest face alone could be on the wrong lip.
+    """
+    out = {}
+    for name, curves in facemesh.CURVES.items():
+        for points, half in zip(curves, halves[name], strict=True):
+            near = np.asarray(operator[:, half].sum(1)).ravel()
+            candidates = np.flatnonzero((near > 0.3)[faces].all(1))
+            for p in points:
+                out[p] = candidates
+    return out
+
+
+def place_landmarks(points, surface, usable, fine, faces, along):
+    """Triangles (468,) and weights (468, 3) of the skin points nearest to positions (468, 3)."""
+    face, bary, _ = landmark_ids(points, surface, usable)
+    groups: dict[int, list[int]] = {}
+    for p, candidates in along.items():
+        groups.setdefault(id(candidates), []).append(p)
+    for members in groups.values():
+        candidates = along[members[0]]
+        ids, weights, _ = landmark_ids(points[members], Surface(fine, faces[candidates]), candidates)
+        face[members], bary[members] = ids, weights
+    return face, bary
 
 
 def mirrored_landmarks(face, weights, faces, fine_mirror, pairs):
@@ -111,10 +140,11 @@ def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ea
 
     to_oval = cKDTree(dense).query(x)[0]
     inside = ~mask.rim[face] | (away < 0.5 * to_oval)
-    signed = np.where(inside & (away < 25) & (x[:, 2] > 0), -to_oval, to_oval)
+    signed = np.where(inside & (away < 25), -to_oval, to_oval)
     outer = smoothstep((6.0 - signed) / 14.0)
     operator = topology.fine_from_coarse[:n, : topology.coarse_range[0, 1]]
-    outer *= 1 - smoothstep(2 * (operator @ ears.astype(float)))
+    ear = cKDTree(x[:len(ears)][ears])  # coarse vertices are the first fine ones
+    outer *= smoothstep(ear.query(x)[0] / 6.0)
     fine_loop = {k: x[v] for k, v in template.loops.items()}
     inner = np.ones(n)
     for name, width in (("left_lid", 2.0), ("right_lid", 2.0), ("lip_contact", 2.0)):
@@ -221,8 +251,18 @@ def build(arguments) -> None:
         arguments.data / "photos", connections_file(arguments.mediapipe), fine[:ns],
         topology.faces, np.isin(np.arange(len(topology.faces)), usable), halves, {},
     )  # fmt: skip
-    face478, bary478, _ = landmark_ids(points, surface, usable)
-    face478, bary478 = mirrored_landmarks(face478, bary478, topology.faces, topology.fine_mirror, fm_mirror[:468])
+    along = curve_faces(operator[:ns, :n_skin], topology.faces, halves)
+    flip = np.array([-1.0, 1.0, 1.0])
+    image = fm_mirror[:468]
+    for round_ in range(3):
+        face478, bary478 = place_landmarks(points, surface, usable, fine, topology.faces, along)
+        face478, bary478 = mirrored_landmarks(face478, bary478, topology.faces, topology.fine_mirror, image)
+        at = sp.csr_matrix((bary478.ravel(), (np.repeat(np.arange(468), 3), topology.faces[face478].ravel())), (468, len(fine))) @ operator
+        points = at @ mean
+        basis = [np.stack([at @ f for f in field]) for field in (components, expression)]
+        offset = facemesh.calibrate(arguments.data / "photos", (points, *basis), fm_triangles)
+        if round_ < 2:
+            points = points + 0.7 * 0.5 * (offset + offset[image] * flip)
     iris_faces, iris_bary = iris_landmarks(topology, fine, fm_raw)
     points68 = ict.neutral[ICT_68] + shift
     points68[list(BROWS_68)] = points[list(BROWS_68.values())]
@@ -264,14 +304,27 @@ def build(arguments) -> None:
     np.savez_compressed(arguments.output, **asset)
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, {ns} skin of {len(fine)} vertices, {time.time() - started:.0f} s")
 
+    if arguments.cache is not None:
+        import pickle
+
+        arguments.cache.write_bytes(pickle.dumps(dict(
+            topology=topology, template=template, mean=mean, components=components, modes=modes,
+            weights=weights, ict=ict, shift=shift, base=base, face_weight=face_weight,
+            face68=face68, bary68=bary68, emphasis=emphasis)))  # fmt: skip
+    draw_sheet(arguments.sheet, operator, mean, components, topology, asset["colors"])
+
+
+def draw_sheet(path: Path, operator, mean, components, topology, colors) -> None:
+    """Sixteen heads drawn at one standard deviation."""
+    rng = np.random.default_rng(16)
     faces = np.concatenate([topology.part_faces[k] for k in topology.part_names])
     pictures = []
     for i in range(16):
-        a = rng.normal(size=N_COMPONENTS)
-        v = operator @ (mean + np.tensordot(a, components, 1))
-        pictures.append(render(v, faces, asset["colors"], yaw=[0, 30, -30, 60][i % 4], size=260, centre=(0, -10, 30), span=310))
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(arguments.sheet), sheet(pictures, 8))
+        v = operator @ (mean + np.tensordot(rng.normal(size=len(components)), components, 1))
+        pictures.append(render(v, faces, colors, yaw=[0, 30, -30, 60][i % 4], size=210,
+                               centre=(0, -15, 20), span=310))  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), sheet(pictures, 8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def settle(transfer: Transfer, skin: np.ndarray) -> np.ndarray:
@@ -334,4 +387,5 @@ if __name__ == "__main__":
     parser.add_argument("--mediapipe", type=Path, required=True, help="folder of the mediapipe package")
     parser.add_argument("--output", type=Path, default=ROOT / "python/extreme3d_fast/assets/head.npz")
     parser.add_argument("--sheet", type=Path, default=ROOT / "docs/images/heads.png")
+    parser.add_argument("--cache", type=Path, default=None, help="keep intermediate results here")
     build(parser.parse_args())

@@ -57,10 +57,17 @@ void evaluate_basis(const LinearBasis& basis, View<const float> alpha, View<cons
 void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int threads) {
   parallel_for(op.rows(), threads, kRowBlock, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      Vec3 sum{0.f, 0.f, 0.f};
-      for (int k = op.indptr[r]; k < op.indptr[r + 1]; ++k)
-        sum = sum + op.weights[k] * in[op.indices[k]];
-      out[r] = sum;
+      // Products of two floats are exact in double, so a vertex and its mirror image, whose rows
+      // list mirrored neighbours in the same order, come out as exact images of each other.
+      double x = 0, y = 0, z = 0;
+      for (int k = op.indptr[r]; k < op.indptr[r + 1]; ++k) {
+        const double w = op.weights[k];
+        const Vec3& p = in[op.indices[k]];
+        x += w * p.x;
+        y += w * p.y;
+        z += w * p.z;
+      }
+      out[r] = {static_cast<float>(x), static_cast<float>(y), static_cast<float>(z)};
     }
   });
 }
