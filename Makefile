@@ -35,6 +35,7 @@ stubs: $(VENV)/test
 	$(PIP) install pybind11-stubgen
 	$(VENV)/bin/pybind11-stubgen extreme3d_fast._core --output-dir build/stubs
 	cp build/stubs/extreme3d_fast/_core.pyi python/extreme3d_fast/_core.pyi
+	$(PY) -m ruff check --fix --quiet python/extreme3d_fast/_core.pyi
 	$(PY) -m ruff format python/extreme3d_fast/_core.pyi
 
 bench: $(VENV)/demo

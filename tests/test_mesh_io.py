@@ -11,7 +11,8 @@ import pytest
 import trimesh
 from numpy.typing import NDArray
 
-from extreme3d_fast.mesh_io import Mesh, merged, save_meshes, srgb_decoded, vertex_normals
+from extreme3d_fast.mesh import vertex_normals
+from extreme3d_fast.mesh_io import Mesh, merged, save_meshes, srgb_decoded
 
 EYE = Mesh(
     np.array([[0, 0, 120], [10, 0, 120], [0, 10, 120], [0, 0, 130]], np.float32),

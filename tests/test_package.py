@@ -16,21 +16,20 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = REPOSITORY / "python" / "extreme3d_fast"
 MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 
-# From the bottom up; a module may import from layers below its own, and from its own where
-# `PEERS` allows it. Operations and the network runtime never import each other: only the
-# reconstructor joins them.
+# From the bottom up: a module imports only from layers below its own. Operations and the network
+# runtime never import each other, only the reconstructor joins them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session"},
-    {"image_io", "head_model", "rasterize", "mesh_io"},
+    {"session", "_shading", "mesh"},
+    {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
         "completion",
-        "dense",
         "foundation",
         "occlusion",
         "registration",
         "render",
+        "smooth_depth",
         "soft_symmetry",
         "sparse",
         "texture",
@@ -42,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"__main__", "__init__"},
 ]
 NETWORK_RUNTIME = {"session", "detect"}
-OPERATIONS = LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:

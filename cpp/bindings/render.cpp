@@ -8,17 +8,6 @@
 namespace e3d::bind {
 namespace {
 
-py::array_t<float> normals(const Array<float>& vertices, const Array<std::int32_t>& faces) {
-  const auto points = vec3_view(vertices, "vertices");
-  const auto triangles = tri_view(faces, "faces", points.n);
-  std::vector<Vec3> out;
-  {
-    const py::gil_scoped_release release;
-    out = vertex_normals({points, triangles});
-  }
-  return take<float>(std::move(out), {points.n, 3});
-}
-
 py::array_t<std::uint8_t> picture(const Array<float>& vertices_in_camera,
                                   const Array<std::int32_t>& faces,
                                   const Array<std::uint8_t>& colors, float fx, float fy, float cx,
@@ -45,7 +34,6 @@ py::array_t<std::uint8_t> picture(const Array<float>& vertices_in_camera,
 }  // namespace
 
 void bind_render(py::module_& m) {
-  m.def("vertex_normals", &normals, py::arg("vertices").noconvert(), py::arg("faces").noconvert());
   m.def("render", &picture, py::arg("vertices_in_camera").noconvert(), py::arg("faces").noconvert(),
         py::arg("colors").noconvert(), py::arg("fx"), py::arg("fy"), py::arg("cx"), py::arg("cy"),
         py::arg("width"), py::arg("height"), py::arg("clay"), py::arg("supersample"),

@@ -30,7 +30,9 @@ bool is_degenerate(Tri t) { return t.v0 == t.v1 || t.v1 == t.v2 || t.v2 == t.v0;
 
 int next_corner(int corner) { return corner % 3 == 2 ? corner - 2 : corner + 1; }
 
-const std::int32_t* corner_vertices(View<const Tri> faces) { return &faces.data->v0; }
+const std::int32_t* corner_vertices(View<const Tri> faces) {
+  return reinterpret_cast<const std::int32_t*>(faces.data);
+}
 
 HalfEdgeRows half_edge_rows(View<const Tri> faces, int n_vertices, int threads) {
   HalfEdgeRows rows;

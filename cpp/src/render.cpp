@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "extreme3d/mesh.h"
 #include "extreme3d/parallel.h"
 #include "extreme3d/rasterize.h"
 
@@ -178,20 +179,6 @@ void smooth_within_surface(ImageView<const float> depth, int threads, ImageView<
 
 }  // namespace
 
-std::vector<Vec3> vertex_normals(MeshView mesh) {
-  std::vector<Vec3> normals(mesh.vertices.n, Vec3{0.f, 0.f, 0.f});
-  for (int f = 0; f < mesh.faces.n; ++f) {
-    const Tri t = mesh.faces[f];
-    const Vec3 a = mesh.vertices[t.v0];
-    const Vec3 n = cross(mesh.vertices[t.v1] - a, mesh.vertices[t.v2] - a);
-    normals[t.v0] = normals[t.v0] + n;
-    normals[t.v1] = normals[t.v1] + n;
-    normals[t.v2] = normals[t.v2] + n;
-  }
-  for (Vec3& n : normals) n = normalize_or_zero(n);
-  return normals;
-}
-
 void render(MeshView mesh_in_camera, View<const Rgb> colors, const Camera& camera,
             const RenderStyle& style, int threads, ImageView<Rgb> out) {
   const int s = style.supersample;
@@ -217,7 +204,10 @@ void render(MeshView mesh_in_camera, View<const Rgb> colors, const Camera& camer
   ambient_occlusion(depth_view, camera, threads, open_view);
   smooth_within_surface(depth_view, threads, open_view);
 
-  const std::vector<Vec3> normals = vertex_normals(mesh_in_camera);
+  std::vector<Vec3> normals(mesh_in_camera.vertices.n);
+  const Csr faces_of = vertex_faces(mesh_in_camera.faces, mesh_in_camera.vertices.n);
+  vertex_normals(mesh_in_camera, view(faces_of), threads,
+                 {normals.data(), mesh_in_camera.vertices.n});
   const SrgbTables& tables = srgb();
   const Vec3 background = tables.decode(style.background);
   parallel_for(height, threads, kRowGrain, [&](int begin, int end) {

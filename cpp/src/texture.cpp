@@ -5,8 +5,8 @@
 #include <array>
 #include <cmath>
 
+#include "extreme3d/mesh.h"
 #include "extreme3d/parallel.h"
-#include "extreme3d/render.h"
 
 namespace e3d {
 namespace {
@@ -76,7 +76,9 @@ std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
       if (!before[t.v0] || !before[t.v1] || !before[t.v2]) ok[t.v0] = ok[t.v1] = ok[t.v2] = 0;
     }
   }
-  const std::vector<Vec3> normals = vertex_normals(mesh);
+  std::vector<Vec3> normals(n);
+  const Csr faces_of = vertex_faces(mesh.faces, n);
+  vertex_normals(mesh, view(faces_of), threads, {normals.data(), n});
   parallel_for(n, threads, kGrain, [&](int begin, int end) {
     for (int v = begin; v < end; ++v) {
       if (!ok[v]) continue;

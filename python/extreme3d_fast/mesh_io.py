@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast import _core
 from extreme3d_fast._arrays import Float32, Int32, UInt8, float_array, index_array
+from extreme3d_fast.mesh import vertex_normals
 
-__all__ = ["FORMATS", "Mesh", "merged", "save_meshes", "vertex_normals"]
+__all__ = ["FORMATS", "Mesh", "merged", "save_meshes"]
 
 
 class Mesh(NamedTuple):
@@ -29,24 +29,6 @@ class Mesh(NamedTuple):
     vertices: Float32
     faces: Int32
     colors: UInt8
-
-
-def vertex_normals(vertices: npt.ArrayLike, faces: npt.ArrayLike) -> Float32:
-    """Unit normals of the vertices, the mean of their faces' normals weighted by area.
-
-    Args:
-        vertices: (V, 3) float32.
-        faces: (F, 3) int32, counter-clockwise seen from outside.
-
-    Returns:
-        (V, 3) float32, outward; zero at a vertex that no face with an area touches.
-
-    Raises:
-        ValueError: wrong shape or face index out of range.
-    """
-    points = float_array("vertices", vertices, (-1, 3))
-    triangles = index_array("faces", faces, (-1, 3), 0, len(points))
-    return np.asarray(_core.vertex_normals(points, triangles))
 
 
 def merged(meshes: Mapping[str, Mesh]) -> Mesh:

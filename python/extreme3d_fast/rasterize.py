@@ -35,6 +35,7 @@ def rasterize(
     *,
     cull_back_faces: bool = True,
     threads: int = 1,
+    out: Raster | None = None,
 ) -> Raster:
     """Render depth, triangle and screen-space barycentric weights of every pixel.
 
@@ -50,19 +51,22 @@ def rasterize(
         camera: pinhole camera of the crop.
         cull_back_faces: leave out faces that turn their inside to the camera.
         threads: number of threads; the result is the same for any.
+        out: an earlier result of the same size to overwrite, which spares new memory.
 
     Returns:
-        The three images.
+        The three images; those of `out` if given.
 
     Raises:
-        ValueError: wrong shape, face index out of range, image larger than 32768 a side.
+        ValueError: wrong shape, face index out of range, image larger than 32768 a side, `out`
+            read-only or of another size.
+        TypeError: `out` of another dtype or layout.
 
     Example:
         >>> import numpy as np
         >>> camera = Camera(100.0, 100.0, 4.0, 4.0, 8, 8)
         >>> corners = np.array([[-9, -9, 100], [-9, 9, 100], [9, -9, 100]], np.float32)
         >>> int((rasterize(corners, np.array([[0, 1, 2]]), camera).triangle == 0).sum())
-        36
+        28
     """
     vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
     triangles = index_array("faces", faces, (-1, 3), 0, len(vertices))
@@ -77,6 +81,7 @@ def rasterize(
         camera.height,
         cull_back_faces=cull_back_faces,
         threads=threads,
+        out=out,
     )
     return Raster(depth, triangle, barycentric)
 

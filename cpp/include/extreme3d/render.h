@@ -1,15 +1,10 @@
 // render.h — a shaded picture of coloured meshes, for people to look at.
 #pragma once
 
-#include <vector>
-
 #include "extreme3d/texture.h"
 #include "extreme3d/types.h"
 
 namespace e3d {
-
-// Area-weighted unit normals of the vertices, (V,); zero where no face with an area touches one.
-std::vector<Vec3> vertex_normals(MeshView mesh);
 
 enum class Shading {
   kColor,  // the vertex colours, which hold the photo's light, under a weak lamp at the camera
