@@ -141,7 +141,7 @@ def test_dark_line_is_a_hollow():
     image = np.clip(image * (1 - 0.15 * line[..., None]), 0, 255).astype(np.uint8)
     bump = estimate_bump(image, weight, depth, CAMERA)
     centre = bump[SIZE // 2, SIZE // 2 - 1 : SIZE // 2 + 1].mean()
-    assert 0.1 < centre < 1.0
+    assert 0.1 < centre < 1.5
     assert centre == pytest.approx(bump.max(), rel=0.3)
 
 

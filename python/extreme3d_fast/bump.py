@@ -61,6 +61,8 @@ _BASE_RADIUS = 6.0
 _BASE_CONTRAST = 0.25
 """Guided filter that splits shading of form from detail: steps of more than this log contrast over
 this radius (shadow edges, hair, brows, lips, frames) stay in the form; narrow lines are detail."""
+_LOST_MARGIN = 1.0
+"""Distance kept from clipped pixels and from padding outside the photo."""
 _EXTENSION = 2.0
 """How far detail is continued into pixels that are not trusted."""
 _BAND_SIGMAS = (0.5, 1.0, 2.0, 4.0)
@@ -68,10 +70,14 @@ _NOISE_IN_BAND = (1.0, 0.3, 0.06, 0.0)
 """Gaussian differences, and the share of the finest band's noise power found in each (between the
 1/4 of white noise and the slower fall of JPEG noise)."""
 _NOISE_PERCENTILE = 25
-_COHERENCE_SIGMA = 2.0
+_TEXTURE_RADIUS = 3.5
+"""Half side of the square over which texture is measured."""
 _ISOTROPIC_GAIN = 0.3
 """Folds and wrinkles are lines; texture without direction (pores, stubble, freckles, noise) keeps
 this share."""
+_SPOT_SIGMA = 1.0
+_SPOT_LOSS = 0.8
+"""Moles, freckles, pimples and stubble are round and small: they lose this share."""
 _DARK_LIMIT = 0.6
 _BRIGHT_LIMIT = 0.35
 """Soft limits of log contrast: brows and frames are darker than wrinkles, highlights brighter."""
@@ -80,7 +86,7 @@ _AMBIENT = 0.5
 _MAX_TILT = 1.2
 _LONGEST_WAVE = 30.0
 """Relief of longer waves belongs to the foundation."""
-_GAIN = 2.4
+_GAIN = 3.0
 """Makes up for what the limits above take away; chosen by eye on portraits of all ages."""
 
 
@@ -222,11 +228,15 @@ def estimate_bump(
     cut = (window.rows, window.columns)
     rgb, w, z = rgb[cut], w[cut], z[cut]
 
-    # Pixels that show skin with some shading left in it: neither padding nor clipped.
+    # Pixels that show skin with some shading left in it: neither padding nor clipped, nor next to
+    # them, where resampling and compression have mixed the two.
     red, green, blue = cv2.split(rgb)
-    brightest = np.maximum(np.maximum(red, green), blue)
-    darkest = np.minimum(np.minimum(red, green), blue)
-    trusted = (w > 0.02) & (brightest > 2) & (darkest < 252)
+    lost = (np.maximum(np.maximum(red, green), blue) <= 2) | (
+        np.minimum(np.minimum(red, green), blue) >= 252
+    )
+    side = 2 * max(round(_LOST_MARGIN / mm), 1) + 1
+    lost_or_near = cv2.dilate(lost.view(np.uint8), np.ones((side, side), np.uint8))
+    trusted = (w > 0.02) & (lost_or_near == 0)
     if seen is not None:
         trusted &= seen[cut] > 0
     trust = trusted.astype(np.float32)
@@ -273,24 +283,37 @@ def _suppress_texture(detail: Float32, face: npt.NDArray[np.bool_], mm: float) -
     """Less of what is not relief: noise, texture without direction, very dark or bright marks."""
     out = np.zeros_like(detail)
     finer, noise = detail, 0.0
+    side = 2 * round(_TEXTURE_RADIUS / mm) + 1
     for band, sigma in enumerate(_BAND_SIGMAS):
         coarser = blur(detail, sigma / mm)
         part = finer - coarser
         finer = coarser
-        power = blur(part * part, 2.0 / mm)
+        power = box_mean(part * part, side)
         if band == 0:
             noise = float(np.percentile(power[face], _NOISE_PERCENTILE)) if face.any() else 0.0
         # Wiener's rule, with twice the noise's power.
         out += part * (power / (power + np.float32(2 * noise * _NOISE_IN_BAND[band] + 1e-9)))
     gx, gy = gradient(out)
-    sigma = _COHERENCE_SIGMA / mm
-    xx, yy, xy = blur(gx * gx, sigma), blur(gy * gy, sigma), blur(gx * gy, sigma)
+    xx, yy, xy = (box_mean(a, side) for a in (gx * gx, gy * gy, gx * gy))
     coherence = np.sqrt(np.square(xx - yy) + 4 * xy * xy) / (xx + yy + np.float32(1e-8))
     line = np.clip((coherence - 0.2) * 2, 0, 1)
     line *= line * (3 - 2 * line)
     out *= np.float32(_ISOTROPIC_GAIN) + np.float32(1 - _ISOTROPIC_GAIN) * line
+    out *= 1 - np.float32(_SPOT_LOSS) * _spots(out, mm)
     limit = np.where(out < 0, np.float32(_DARK_LIMIT), np.float32(_BRIGHT_LIMIT))
     return f32(limit * np.tanh(out / limit))
+
+
+def _spots(detail: Float32, mm: float) -> Float32:
+    """How much each pixel lies on a round spot instead of a line, in [0, 1], by the Hessian."""
+    smooth = blur(detail, _SPOT_SIGMA / mm)
+    gx, gy = gradient(smooth)
+    (xx, xy), (_, yy) = gradient(gx), gradient(gy)
+    trace = xx + yy
+    # 1 where both principal curvatures are equal, 0 where one is zero, below for saddles.
+    roundness = 4 * (xx * yy - xy * xy) / (trace * trace + np.float32(1e-9))
+    spot = np.clip((roundness - 0.3) * 2.5, 0, 1)
+    return blur(f32(spot * spot * (3 - 2 * spot)), _SPOT_SIGMA / mm)
 
 
 def _relief_from_shading(detail: Float32, light: Light, mm: float) -> Float32:

@@ -33,7 +33,6 @@ __all__ = [
     "Occlusion",
     "OcclusionUnavailable",
     "check_fill_method",
-    "complete_bump",
     "estimate_face_mask",
     "fill_bump",
     "find_holes",
@@ -56,29 +55,31 @@ _COLOUR_FLOOR = 0.01
 # Centre and spread of log(R/G), log(B/G) of skin under everyday light: a weak prior, which decides
 # only between skin and an occluder of similar area.
 _SKIN_PRIOR = (0.6, -0.4)
-_PRIOR_SPREAD = 0.45
+_PRIOR_SPREAD = 0.33
 # Spread of a photo's skin colour: never taken narrower or wider than this.
 _MIN_SPREAD, _MAX_SPREAD = 0.07, 0.22
 _COLOUR_ROUNDS = 8
 # Drift of chromaticity per unit of log shade: limited, and small unless the photo shows it.
-_MAX_SLOPE = 0.25
+_MAX_SLOPE = 0.15
 _SLOPE_RIDGE = 0.01
-_REDNESS = 0.5  # how much of a deviation towards red counts
+_REDNESS = 0.3  # how much of a deviation towards red counts
 # Spread of log luminance about the fitted shading: dark side wide, because of cast shadows and
 # stubble, bright side wide, because of highlights.
 _DARK_SPREAD, _BRIGHT_SPREAD = 0.55, 0.6
 # Squared distance from the skin model above which a neighbourhood is not skin.
-_THRESHOLD = 9.0
+_THRESHOLD = 12.0
+# Next to an occluder, within the reach in mm, less is enough.
+_WEAK_THRESHOLD, _WEAK_REACH = 7.0, 5.0
 _EVIDENCE_SIGMA = 1.5  # mm
 # Shapes thinner than this are face (brows, lips, nostrils, folds) or too thin to tell, mm.
-_OPENING = 7.0
+_OPENING = 8.0
 # Hair, hands, scarves enter from the border of the face; what floats inside it must be as large as
 # the lens of dark glasses to be an occluder, larger than brows and moustaches. mm and mm².
 _BORDER_REACH = 6.0
 _MIN_AREA_AT_BORDER = 120.0
-_MIN_AREA_INSIDE = 1000.0
+_MIN_AREA_INSIDE = 800.0
 _LENS_SHADE = -1.0  # log luminance; redder but brighter regions inside the face are lips
-_GROWTH = 2.0  # mm, because evidence is weak at an occluder's soft edge
+_GROWTH = 1.5  # mm, because evidence is weak at an occluder's soft edge
 
 # Bump next to an occluder holds its shadow and edge, mm; find_holes takes pixels instead, so its
 # default suits a 500-pixel crop, where a millimetre is one to two pixels.
@@ -97,12 +98,12 @@ class Occlusion:
     """What hides the face.
 
     Attributes:
-        holes: (H, W) bool, face-region pixels whose bump is not to be trusted.
+        hole: (H, W) bool, face-region pixels whose bump is not to be trusted.
         fraction: share of the visible side of the face that is hidden, in [0, 1].
         method: how the holes are filled.
     """
 
-    holes: Mask
+    hole: Mask
     fraction: float
     method: FillMethod
 
@@ -293,6 +294,9 @@ def _occluder(distance: Float32, lips: Mask, skin: Mask, face: Mask, mm: float) 
         else:
             keep[k] = area > _MIN_AREA_INSIDE and lips[part & skin].mean() < 0.5
     hidden = keep[label].astype(np.uint8)
+    weak = ((evidence > _WEAK_THRESHOLD) & face).view(np.uint8)
+    reach = cv2.dilate(hidden, _disc(_WEAK_REACH / mm))
+    hidden = cv2.bitwise_or(hidden, cv2.bitwise_and(reach, weak))
     return np.asarray(cv2.dilate(hidden, _disc(_GROWTH / mm)) > 0)
 
 
@@ -378,29 +382,3 @@ def fill_bump(
     if method == "none":
         return mm.copy()
     return f32(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
-
-
-def complete_bump(
-    bump: npt.ArrayLike,
-    face_mask: npt.ArrayLike,
-    weight: npt.ArrayLike,
-    *,
-    method: FillMethod = "smooth",
-) -> tuple[Float32, Occlusion]:
-    """Bump map with what the face mask rejects filled: `find_holes`, then `fill_bump`.
-
-    Args:
-        bump: (H, W) mm.
-        face_mask: (H, W) bool, True where the face is seen.
-        weight: (H, W) in [0, 1], where bump maps apply.
-        method: how holes are filled.
-
-    Returns:
-        (H, W) float32 mm, and the holes.
-
-    Raises:
-        TypeError, ValueError, OcclusionUnavailable: as for the two steps.
-    """
-    occlusion = find_holes(face_mask, weight, method)
-    region = np.asarray(weight) > 0
-    return fill_bump(bump, ~occlusion.holes, region, method), occlusion
