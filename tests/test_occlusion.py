@@ -11,6 +11,7 @@ from test_bump import CAMERA, SIZE, X, Y, face
 
 from extreme3d_fast.occlusion import (
     OcclusionUnavailable,
+    complete_bump,
     estimate_face_mask,
     fill_bump,
     find_holes,
@@ -163,16 +164,31 @@ def test_holes_are_the_rejected_part_of_the_face():
     occlusion = find_holes(mask, weight, margin=0)
     expected = np.zeros((60, 60), bool)
     expected[10:50, 10:20] = True
-    assert np.array_equal(occlusion.hole, expected)
+    assert np.array_equal(occlusion.holes, expected)
     assert occlusion.fraction == pytest.approx(0.25)
-    assert find_holes(mask, weight, margin=3).hole[30, 10:23].all()
-    assert not find_holes(mask, weight, "none").hole.any()
+    assert find_holes(mask, weight, margin=3).holes[30, 10:23].all()
+    assert not find_holes(mask, weight, "none").holes.any()
+
+
+def test_completion_replaces_what_the_mask_rejects():
+    bump = np.full((60, 60), 0.5, np.float32)
+    mask = np.ones((60, 60), bool)
+    mask[20:40, 20:40] = False
+    bump[~mask] = 2
+    weight = np.ones((60, 60), np.float32)
+    filled, occlusion = complete_bump(bump, mask, weight)
+    np.testing.assert_allclose(filled, 0.5, atol=1e-3)  # the solver's tolerance
+    assert occlusion.holes[~mask].all()
+    assert occlusion.fraction == pytest.approx(400 / 3600)
+    untouched, occlusion = complete_bump(bump, mask, weight, method="none")
+    assert np.array_equal(untouched, bump)
+    assert not occlusion.holes.any()
 
 
 def test_specks_are_not_holes():
     mask = np.ones((60, 60), bool)
     mask[30:33, 30:33] = False
-    assert not find_holes(mask, np.ones((60, 60))).hole.any()
+    assert not find_holes(mask, np.ones((60, 60))).holes.any()
 
 
 @pytest.mark.parametrize("light", [(0, 0, -1), (-1, -0.5, -1), (1.5, 0, -1)])

@@ -179,6 +179,29 @@ def test_nothing_to_draw_gives_an_empty_image():
     assert raster.barycentric.shape == (64, 64, 2)
 
 
+def test_out_is_overwritten_and_returned():
+    vertices, faces = sphere(3)
+    first = rasterize(vertices + np.float32([5, 0, 0]), faces, CAMERA)
+    again = rasterize(vertices, faces, CAMERA, out=first)
+    for a, b, fresh in zip(again, first, rasterize(vertices, faces, CAMERA), strict=True):
+        assert a is b
+        np.testing.assert_array_equal(a, fresh)
+
+
+def test_out_of_another_kind_is_refused():
+    vertices, faces = sphere(1)
+    out = rasterize(vertices, faces, CAMERA)
+    with pytest.raises(ValueError, match="depth"):
+        rasterize(vertices, faces, CAMERA, out=out._replace(depth=np.zeros((3, 64), np.float32)))
+    with pytest.raises(TypeError, match="triangle"):
+        rasterize(vertices, faces, CAMERA, out=out._replace(triangle=np.zeros((64, 64))))
+    with pytest.raises(TypeError, match="depth"):
+        rasterize(vertices, faces, CAMERA, out=out._replace(depth=out.depth.T))
+    out.depth.setflags(write=False)
+    with pytest.raises(ValueError, match="writeable"):
+        rasterize(vertices, faces, CAMERA, out=out)
+
+
 def test_bad_arguments_are_named():
     corners = at_pixels([[10, 10], [10, 50], [50, 10]], 100.0)
     with pytest.raises(ValueError, match="faces"):

@@ -33,6 +33,7 @@ __all__ = [
     "Occlusion",
     "OcclusionUnavailable",
     "check_fill_method",
+    "complete_bump",
     "estimate_face_mask",
     "fill_bump",
     "find_holes",
@@ -96,12 +97,12 @@ class Occlusion:
     """What hides the face.
 
     Attributes:
-        hole: (H, W) bool, face-region pixels whose bump is not to be trusted.
+        holes: (H, W) bool, face-region pixels whose bump is not to be trusted.
         fraction: share of the visible side of the face that is hidden, in [0, 1].
         method: how the holes are filled.
     """
 
-    hole: Mask
+    holes: Mask
     fraction: float
     method: FillMethod
 
@@ -113,8 +114,8 @@ def check_fill_method(method: str) -> FillMethod:
         ValueError: there is no such method.
         OcclusionUnavailable: the method is planned but not in this version.
     """
-    for name in get_args(FillMethod):
-        if method == name and name in _AVAILABLE:
+    for name in _AVAILABLE:
+        if method == name:
             return name
     if method in get_args(FillMethod):
         raise OcclusionUnavailable(
@@ -377,3 +378,29 @@ def fill_bump(
     if method == "none":
         return mm.copy()
     return f32(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
+
+
+def complete_bump(
+    bump: npt.ArrayLike,
+    face_mask: npt.ArrayLike,
+    weight: npt.ArrayLike,
+    *,
+    method: FillMethod = "smooth",
+) -> tuple[Float32, Occlusion]:
+    """Bump map with what the face mask rejects filled: `find_holes`, then `fill_bump`.
+
+    Args:
+        bump: (H, W) mm.
+        face_mask: (H, W) bool, True where the face is seen.
+        weight: (H, W) in [0, 1], where bump maps apply.
+        method: how holes are filled.
+
+    Returns:
+        (H, W) float32 mm, and the holes.
+
+    Raises:
+        TypeError, ValueError, OcclusionUnavailable: as for the two steps.
+    """
+    occlusion = find_holes(face_mask, weight, method)
+    region = np.asarray(weight) > 0
+    return fill_bump(bump, ~occlusion.holes, region, method), occlusion

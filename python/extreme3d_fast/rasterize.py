@@ -35,6 +35,7 @@ def rasterize(
     *,
     cull_back_faces: bool = True,
     threads: int = 1,
+    out: Raster | None = None,
 ) -> Raster:
     """Render depth, triangle and screen-space barycentric weights of every pixel.
 
@@ -50,12 +51,15 @@ def rasterize(
         camera: pinhole camera of the crop.
         cull_back_faces: leave out faces that turn their inside to the camera.
         threads: number of threads; the result is the same for any.
+        out: an earlier result of the same size to overwrite, which spares new memory.
 
     Returns:
-        The three images.
+        The three images; those of `out` if given.
 
     Raises:
-        ValueError: wrong shape, face index out of range, image larger than 32768 a side.
+        ValueError: wrong shape, face index out of range, image larger than 32768 a side, `out`
+            read-only or of another size.
+        TypeError: `out` of another dtype or layout.
 
     Example:
         >>> import numpy as np
@@ -77,6 +81,7 @@ def rasterize(
         camera.height,
         cull_back_faces=cull_back_faces,
         threads=threads,
+        out=None if out is None else tuple(out),
     )
     return Raster(depth, triangle, barycentric)
 

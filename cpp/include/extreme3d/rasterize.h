@@ -36,8 +36,8 @@ inline constexpr std::int32_t kNoPosition = std::numeric_limits<std::int32_t>::m
 // Explicit fma: the same bits whether or not a compiler contracts. NaN fails every comparison.
 E3D_HD inline SnappedVertex snap(const Camera& c, Vec3 x_in_camera) {
   const float inverse_z = 1.f / x_in_camera.z;
-  const float x = std::fma(c.fx, x_in_camera.x / x_in_camera.z, c.cx);
-  const float y = std::fma(c.fy, x_in_camera.y / x_in_camera.z, c.cy);
+  const float x = std::fma(c.fx, x_in_camera.x * inverse_z, c.cx);
+  const float y = std::fma(c.fy, x_in_camera.y * inverse_z, c.cy);
   const bool drawable = x_in_camera.z > kNearDepth && inverse_z > 0.f &&
                         std::fabs(x) < kGuardBand && std::fabs(y) < kGuardBand;
   if (!drawable) return {kNoPosition, 0, 0.f};
@@ -77,54 +77,90 @@ E3D_HD inline PixelBox pixel_box(SnappedVertex a, SnappedVertex b, SnappedVertex
 
 // Twice the area of abc in 1/256² px², positive for a triangle that turns counter-clockwise as seen
 // in the image (y points down, hence the sign), i.e. for an outward face turned to the camera.
-E3D_HD inline std::int64_t signed_area(SnappedVertex a, SnappedVertex b, SnappedVertex c) {
-  return std::int64_t(b.y - a.y) * (c.x - a.x) - std::int64_t(b.x - a.x) * (c.y - a.y);
+// Int is int64, or int32 where the three lie within kSmallExtent.
+template <class Int>
+E3D_HD Int signed_area(SnappedVertex a, SnappedVertex b, SnappedVertex c) {
+  return Int(b.y - a.y) * Int(c.x - a.x) - Int(b.x - a.x) * Int(c.y - a.y);
 }
 
-// Edge function of a → b as a linear function of the pixel: value(x, y) = at_origin + x·dx + y·dy,
-// where value is signed_area(a, b, centre of the pixel). `bias` is −1 on edges whose own points
-// belong to the neighbour (neither top nor left), so `value + bias >= 0` is the fill rule.
+// Triangles within 32 × 32 px: products stay below 2^27, so int32 does for their edge functions at
+// any pixel of their box.
+inline constexpr std::int32_t kSmallExtent = 32 * kSubPixel;
+
+E3D_HD inline bool is_small(SnappedVertex a, SnappedVertex b, SnappedVertex c) {
+  return max3(a.x, b.x, c.x) - min3(a.x, b.x, c.x) < kSmallExtent &&
+         max3(a.y, b.y, c.y) - min3(a.y, b.y, c.y) < kSmallExtent;
+}
+
+// Edge function of a → b: signed_area(a, b, centre of a pixel) at some first pixel, and what it
+// gains by a pixel to the right and a pixel down.
+template <class Int>
 struct Edge {
-  std::int64_t at_origin, dx, dy;
-  std::int32_t bias;
-  E3D_HD std::int64_t at(int x, int y) const { return at_origin + x * dx + y * dy; }
+  Int value, dx, dy;
 };
 
-E3D_HD inline Edge edge_of(SnappedVertex a, SnappedVertex b) {
-  const std::int64_t ex = b.x - a.x, ey = b.y - a.y;
-  const std::int64_t centre = kSubPixel / 2;
-  // Counter-clockwise with y down: left edges run downwards, top edges run leftwards.
-  const bool top_left = ey > 0 || (ey == 0 && ex < 0);
-  return {ey * (centre - a.x) - ex * (centre - a.y), ey * kSubPixel, -ex * kSubPixel,
-          top_left ? 0 : -1};
+template <class Int>
+E3D_HD Edge<Int> edge_at(SnappedVertex a, SnappedVertex b, std::int32_t x, std::int32_t y) {
+  const Int ex = b.x - a.x, ey = b.y - a.y;
+  return {ey * Int(x - a.x) - ex * Int(y - a.y), ey * kSubPixel, -ex * kSubPixel};
 }
 
-// A triangle ready to be sampled, corners in the order of the face. `area` is positive; edge k is
-// opposite corner k. A clockwise (back) face is entered with its edges turned round, so that the
-// weights still belong to the face's own corners.
+// Fill rule: a pixel is inside where value + bias >= 0. Points on an edge belong to the triangle
+// whose top or left edge it is; counter-clockwise with y down, left edges run downwards and top
+// edges leftwards.
+E3D_HD inline std::int32_t fill_bias(SnappedVertex a, SnappedVertex b) {
+  // Positive for ey > 0, or ey = 0 and ex < 0: one comparison, as an edge's direction is a coin
+  // toss to a branch predictor. |ex| < 2^30.
+  const std::int64_t order = std::int64_t(b.y - a.y) * (std::int64_t(1) << 32) - (b.x - a.x);
+  return static_cast<std::int32_t>((order - 1) >> 63);
+}
+
+// A triangle ready to be sampled from pixel (x, y) on. Edge k is opposite corner k; the third value
+// is area − value0 − value1. A clockwise (back) face has its edges turned round, so that area is
+// positive and the weights still belong to the face's own corners.
+template <class Int>
 struct RasterTriangle {
-  Edge e0, e1, e2;
-  std::int64_t area;
-  float inverse_z0, inverse_z1, inverse_z2;
+  Edge<Int> e0, e1;
+  Int area;
+  std::int32_t bias0, bias1, bias2;
+  float inverse_area, inverse_z0, inverse_z1, inverse_z2;
 };
 
-E3D_HD inline RasterTriangle raster_triangle(SnappedVertex a, SnappedVertex b, SnappedVertex c,
-                                             std::int64_t area) {
-  if (area > 0)
-    return {edge_of(b, c), edge_of(c, a), edge_of(a, b), area,
-            a.inverse_z,   b.inverse_z,   c.inverse_z};
-  return {edge_of(c, b), edge_of(a, c), edge_of(b, a), -area,
-          a.inverse_z,   b.inverse_z,   c.inverse_z};
+template <class Int>
+E3D_HD RasterTriangle<Int> raster_triangle(SnappedVertex a, SnappedVertex b, SnappedVertex c, int x,
+                                           int y) {
+  const std::int32_t px = x * kSubPixel + kSubPixel / 2, py = y * kSubPixel + kSubPixel / 2;
+  RasterTriangle<Int> t;
+  const Int area = signed_area<Int>(a, b, c);
+  if (area > 0) {
+    t.e0 = edge_at<Int>(b, c, px, py);
+    t.e1 = edge_at<Int>(c, a, px, py);
+    t.bias0 = fill_bias(b, c), t.bias1 = fill_bias(c, a), t.bias2 = fill_bias(a, b);
+  } else {
+    t.e0 = edge_at<Int>(c, b, px, py);
+    t.e1 = edge_at<Int>(a, c, px, py);
+    t.bias0 = fill_bias(c, b), t.bias1 = fill_bias(a, c), t.bias2 = fill_bias(b, a);
+  }
+  t.area = area > 0 ? area : -area;
+  t.inverse_area = 1.f / static_cast<float>(t.area);
+  t.inverse_z0 = a.inverse_z, t.inverse_z1 = b.inverse_z, t.inverse_z2 = c.inverse_z;
+  return t;
+}
+
+template <class Int>
+E3D_HD bool is_inside(const RasterTriangle<Int>& t, Int w0, Int w1) {
+  return ((w0 + t.bias0) | (w1 + t.bias1) | (t.area - w0 - w1 + t.bias2)) >= 0;
 }
 
 // Screen-space weights (u of the first corner, v of the second; Eq. 6) from edge values.
-E3D_HD inline Vec2 screen_weights(std::int64_t w0, std::int64_t w1, std::int64_t area) {
-  const float a = static_cast<float>(area);
-  return {static_cast<float>(w0) / a, static_cast<float>(w1) / a};
+template <class Int>
+E3D_HD Vec2 screen_weights(const RasterTriangle<Int>& t, Int w0, Int w1) {
+  return {static_cast<float>(w0) * t.inverse_area, static_cast<float>(w1) * t.inverse_area};
 }
 
 // Depth in mm: 1/z is linear in the image.
-E3D_HD inline float depth_at(const RasterTriangle& t, Vec2 uv) {
+template <class Int>
+E3D_HD float depth_at(const RasterTriangle<Int>& t, Vec2 uv) {
   const float inverse_z = std::fma(uv.x, t.inverse_z0 - t.inverse_z2,
                                    std::fma(uv.y, t.inverse_z1 - t.inverse_z2, t.inverse_z2));
   return 1.f / inverse_z;
