@@ -336,20 +336,19 @@ class Reconstructor:
         camera: Camera,
         camera_from_head: Float32,
     ) -> dict[str, Mesh]:
-        """Eyeballs, teeth and tongue; eyeballs take the photo's colours where it shows them."""
+        """Eyeballs, teeth and tongue, in the photo's colours where it shows them."""
         model = self.head_model
         parts = {}
         for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
             if name == "skin":
                 continue
             vertices, faces = head[begin:end], model.part_faces[name] - begin
-            colors = model.colors[begin:end]
-            if name.endswith("eye"):
-                in_camera = _transform(camera_from_head, vertices)
-                normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
-                visible = vertex_visibility(in_camera, normals, raster.depth, camera)
-                mirror = np.full(end - begin, -1, np.int32)
-                colors = vertex_colors(photo, in_camera, faces, visible, mirror, camera, colors)
+            in_camera = _transform(camera_from_head, vertices)
+            normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
+            visible = vertex_visibility(in_camera, normals, raster.depth, camera)
+            colors = _part_colors(
+                photo, camera.project(in_camera), visible, model.colors[begin:end]
+            )
             parts[name] = Mesh(vertices, faces, colors)
         return parts
 
@@ -426,6 +425,24 @@ def _at_vertices(image: Bool, vertices_in_camera: Float32, camera: Camera) -> Bo
     at = np.zeros(len(vertices_in_camera), np.bool_)
     at[inside] = image[y[inside], x[inside]]
     return at
+
+
+def _part_colors(
+    photo: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.float64],
+    visible: Bool,
+    model_colors: npt.NDArray[np.uint8],
+) -> npt.NDArray[np.uint8]:
+    """The photo's colours where it shows the part; elsewhere the model's, as bright as those."""
+    if not visible.any():
+        return model_colors
+    height, width = photo.shape[:2]
+    x = np.clip(pixels[:, 0].astype(np.int64), 0, width - 1)
+    y = np.clip(pixels[:, 1].astype(np.int64), 0, height - 1)
+    seen = photo[y, x].astype(np.float32)
+    level = seen[visible].mean() / max(float(model_colors[visible].mean()), 1.0)
+    colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
+    return np.asarray(colors, np.uint8)
 
 
 def _reflected_colors(
