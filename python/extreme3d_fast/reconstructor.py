@@ -35,7 +35,7 @@ from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.zipper import VertexSource, ZipperedMesh, Zipper
+from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
 
@@ -141,7 +141,9 @@ class Reconstructor:
             photo = _timed(timings, "load", load_image)(image)
             detections = _timed(timings, "detect", self._detector.detect)(photo)
             if not detections:
-                raise NoFaceFound(f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}")
+                raise NoFaceFound(
+                    f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}"
+                )
             points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detections[0])
             return self._reconstruct(photo, points, timings)
 
@@ -387,8 +389,7 @@ def _photo_in_crop(
     y = image_from_crop[1, 0] * centers + image_from_crop[1, 1] * centers[:, None]
     x, y = x + image_from_crop[0, 2], y + image_from_crop[1, 2]
     height, width = photo_shape[:2]
-    inside: Bool = (x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5)
-    return inside
+    return np.asarray((x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5))
 
 
 def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:
@@ -429,7 +430,7 @@ def _at_vertices(image: Bool, vertices_in_camera: Float32, camera: Camera) -> Bo
 
 def _part_colors(
     photo: npt.NDArray[np.uint8],
-    pixels: npt.NDArray[np.float64],
+    pixels: npt.NDArray[np.floating[Any]],
     visible: Bool,
     model_colors: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.uint8]:
@@ -478,5 +479,5 @@ def _gather(
         (VertexSource.REFLECTED, of_reflected),
     ):
         mine = mesh.source == source
-        values[mine] = origin[mesh.index[mine]]
+        values[mine] = origin[mesh.source_vertex[mine]]
     return values
