@@ -1,1 +1,674 @@
-// landmark_fit.cpp
+// landmark_fit.cpp — Gauss-Newton with Levenberg damping on all model and camera parameters.
+#include "extreme3d/landmark_fit.h"
+
+#include <Eigen/Cholesky>
+#include <Eigen/Dense>
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "extreme3d/parallel.h"
+
+namespace e3d {
+namespace {
+
+using Eigen::MatrixXd;
+using Eigen::MatrixXf;
+using Eigen::VectorXd;
+using Eigen::VectorXf;
+
+constexpr int kPose = 7;  // rotation 3, translation 3, log focal 1
+// Landmarks whose rows are accumulated together: long enough for a fast product, short enough to
+// share among a few threads. Fixed, so that sums do not depend on the number of threads.
+constexpr int kGrain = 120;
+constexpr int kPoseIterations = 10;
+constexpr double kPoseTolerance = 1e-3;  // relative cost; the joint stage continues from there
+constexpr double kFirstDamping = 1e-4;   // of the diagonal of JᵀJ
+constexpr double kMaxDamping = 1e6;
+constexpr int kActiveSetPasses = 12;
+// Points closer to a line than this fraction of their spread do not determine a rotation.
+constexpr double kDegenerate = 1e-3;
+// A landmark may not come nearer than this fraction of the head's distance.
+constexpr double kNearest = 0.05;
+
+using Vec = Eigen::Vector3f;
+using Mat = Eigen::Matrix3f;
+
+Vec as_eigen(Vec3 v) { return {v.x, v.y, v.z}; }
+
+Mat rotation_exp(const Vec& w) {
+  const float angle = w.norm();
+  if (angle == 0.f) return Mat::Identity();
+  return Eigen::AngleAxisf(angle, w / angle).toRotationMatrix();
+}
+
+struct State {
+  VectorXf coefficients;  // (K + E): α then η
+  Mat R;                  // camera_from_head
+  Vec t;                  // mm
+  float focal;            // px
+};
+
+struct Normal {  // JᵀJ and Jᵀr of the data term
+  MatrixXd H;
+  VectorXd g;
+};
+
+[[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
+
+template <class T>
+void require_finite(View<const T> values, const char* name) {
+  const auto* p = reinterpret_cast<const float*>(values.data);
+  const int n = values.n * static_cast<int>(sizeof(T) / sizeof(float));
+  for (int i = 0; i < n; ++i)
+    if (!std::isfinite(p[i])) fail(std::string(name) + " should be finite, has NaN or inf");
+}
+
+double huber_loss(double e, double k) { return e <= k ? 0.5 * e * e : k * (e - 0.5 * k); }
+double huber_weight(double e, double k) { return e <= k ? 1.0 : k / e; }
+
+// Solves min ½δᵀHδ + gᵀδ with lo <= δ <= hi for the last `n_box` variables, by elimination of the
+// others and an active-set search on the box.
+class BoxSolver {
+ public:
+  // False where H is not positive definite.
+  bool solve(const MatrixXd& H, const VectorXd& g, const VectorXd& lo, const VectorXd& hi,
+             VectorXd& step) {
+    const int e = static_cast<int>(lo.size()), a = static_cast<int>(g.size()) - e;
+    llt_a_.compute(H.topLeftCorner(a, a));
+    if (llt_a_.info() != Eigen::Success) return false;
+    W_ = H.topRightCorner(a, e);
+    llt_a_.matrixL().solveInPlace(W_);
+    VectorXd ga = g.head(a);
+    llt_a_.matrixL().solveInPlace(ga);
+    S_ = H.bottomRightCorner(e, e);
+    S_.selfadjointView<Eigen::Lower>().rankUpdate(W_.transpose(), -1.0);
+    S_.triangularView<Eigen::StrictlyUpper>() = S_.transpose();
+    const VectorXd s = g.tail(e) - W_.transpose() * ga;
+    VectorXd x = VectorXd::Zero(e);
+    if (!box(s, lo, hi, x)) return false;
+    step.resize(a + e);
+    step.tail(e) = x;
+    step.head(a) = -ga - W_ * x;
+    llt_a_.matrixU().solveInPlace(step.head(a));
+    return step.allFinite();
+  }
+
+ private:
+  bool box(const VectorXd& s, const VectorXd& lo, const VectorXd& hi, VectorXd& x) {
+    const int e = static_cast<int>(s.size());
+    if (e == 0) return true;
+    std::vector<char> fixed(e, 0);
+    for (int i = 0; i < e; ++i) {
+      const bool at_lo = lo[i] >= 0.0 && s[i] > 0.0, at_hi = hi[i] <= 0.0 && s[i] < 0.0;
+      fixed[i] = at_lo || at_hi;
+      x[i] = at_lo ? lo[i] : at_hi ? hi[i] : 0.0;
+    }
+    for (int pass = 0; pass < kActiveSetPasses; ++pass) {
+      free_.clear();
+      for (int i = 0; i < e; ++i)
+        if (!fixed[i]) free_.push_back(i);
+      for (const int i : free_) x[i] = 0.0;
+      VectorXd rhs = -(s + S_ * x)(free_);
+      llt_e_.compute(S_(free_, free_));
+      if (llt_e_.info() != Eigen::Success) return false;
+      llt_e_.solveInPlace(rhs);
+      bool feasible = true;
+      for (std::size_t j = 0; j < free_.size(); ++j) {
+        const int i = free_[j];
+        x[i] = std::clamp(rhs[j], lo[i], hi[i]);
+        if (x[i] != rhs[j]) {
+          fixed[i] = 1;
+          feasible = false;
+        }
+      }
+      if (!feasible) continue;
+      const VectorXd slope = s + S_ * x;  // of the objective: must point out of the box where fixed
+      bool optimal = true;
+      for (int i = 0; i < e; ++i)
+        if (fixed[i] && lo[i] < hi[i] && (x[i] == lo[i] ? slope[i] < 0.0 : slope[i] > 0.0)) {
+          fixed[i] = 0;
+          optimal = false;
+        }
+      if (optimal) break;
+    }
+    return true;
+  }
+
+  Eigen::LLT<MatrixXd> llt_a_, llt_e_;
+  MatrixXd W_, S_;
+  std::vector<int> free_;
+};
+
+}  // namespace
+
+struct LandmarkFitter::Impl {
+  int L, K, E;
+  std::vector<Vec> mean;
+  // (K + E, 3L): column 3l + c holds coordinate c of landmark l of every component.
+  MatrixXf basis;
+
+  int size() const { return K + kPose + E; }
+
+  std::vector<Vec> shape(const VectorXf& coefficients) const {
+    const VectorXf offset = basis.transpose() * coefficients;
+    std::vector<Vec> x(L);
+    for (int l = 0; l < L; ++l) x[l] = mean[l] + offset.segment<3>(3 * l);
+    return x;
+  }
+
+  // Everything that the residuals of one photo share.
+  struct Problem {
+    const LandmarkObservations& seen;
+    const LandmarkFitOptions& options;
+    bool has_depth;
+    std::vector<float> share;  // (L,) part of each landmark in the mean depth, sums to 1
+    float mean_depth;          // Σ share z, px
+    MatrixXf mean_basis;       // (K + E, 3) Σ share basis
+
+    Vec2 direction(int l) const { return seen.directions.n ? seen.directions[l] : Vec2{1.f, 0.f}; }
+  };
+
+  Problem prepare(const LandmarkObservations& seen, const LandmarkFitOptions& options) const {
+    Problem p{seen, options, false, {}, 0.f, {}};
+    if (seen.depth.n == 0) return p;
+    double total = 0.0;
+    for (int l = 0; l < L; ++l) total += double(seen.depth_weights[l]) * seen.depth_weights[l];
+    if (total == 0.0) return p;
+    p.has_depth = true;
+    p.share.resize(L);
+    p.mean_basis = MatrixXf::Zero(K + E, 3);
+    double mean_depth = 0.0;
+    for (int l = 0; l < L; ++l) {
+      p.share[l] =
+          static_cast<float>(double(seen.depth_weights[l]) * seen.depth_weights[l] / total);
+      mean_depth += double(p.share[l]) * seen.depth[l];
+      if (p.share[l] > 0.f) p.mean_basis += p.share[l] * basis.middleCols<3>(3 * l);
+    }
+    p.mean_depth = static_cast<float>(mean_depth);
+    return p;
+  }
+
+  // Camera-frame landmarks without and with translation, and their mean depth.
+  struct Placed {
+    std::vector<Vec> rotated;  // R x
+    float mean_z;              // Σ share z, mm, with translation
+    Vec mean_rotated;
+  };
+
+  Placed place(const Problem& p, const State& s, const std::vector<Vec>& x) const {
+    Placed placed{std::vector<Vec>(L), 0.f, Vec::Zero()};
+    for (int l = 0; l < L; ++l) placed.rotated[l] = s.R * x[l];
+    if (p.has_depth) {
+      for (int l = 0; l < L; ++l) placed.mean_rotated += p.share[l] * placed.rotated[l];
+      placed.mean_z = placed.mean_rotated.z() + s.t.z();
+    }
+    return placed;
+  }
+
+  // Residuals of one landmark: [along, across, depth], whitened.
+  Vec residual(const Problem& p, const State& s, const Placed& placed, int l, Vec2* error) const {
+    const Vec q = placed.rotated[l] + s.t;
+    const float du = s.focal * q.x() / q.z() + p.options.cx - p.seen.points[l].x;
+    const float dv = s.focal * q.y() / q.z() + p.options.cy - p.seen.points[l].y;
+    if (error) *error = {du, dv};
+    const Vec2 d = p.direction(l), w = p.seen.weights[l];
+    Vec r(w.x * (d.x * du + d.y * dv), w.y * (d.x * dv - d.y * du), 0.f);
+    if (p.has_depth)
+      r.z() = p.seen.depth_weights[l] *
+              (s.focal * (q.z() / placed.mean_z - 1.f) - (p.seen.depth[l] - p.mean_depth));
+    return r;
+  }
+
+  bool in_front(const State& s, const Placed& placed) const {
+    if (!(s.t.z() > 0.f)) return false;
+    for (int l = 0; l < L; ++l)
+      if (!(placed.rotated[l].z() + s.t.z() > kNearest * s.t.z())) return false;
+    return true;
+  }
+
+  double prior_cost(const LandmarkFitOptions& o, const State& s) const {
+    double cost = 0.5 * s.coefficients.head(K).cast<double>().squaredNorm() /
+                  (double(o.identity_sigma) * o.identity_sigma);
+    cost += 0.5 * s.coefficients.tail(E).cast<double>().squaredNorm() /
+            (double(o.expression_sigma) * o.expression_sigma);
+    if (o.focal_log_sigma > 0.f) {
+      const double e = std::log(double(s.focal) / o.focal) / o.focal_log_sigma;
+      cost += 0.5 * e * e;
+    }
+    return cost;
+  }
+
+  // Infinite where a landmark is not in front of the camera.
+  double cost(const Problem& p, const State& s, const Placed& placed) const {
+    if (!in_front(s, placed)) return std::numeric_limits<double>::infinity();
+    double total = prior_cost(p.options, s);
+    for (int l = 0; l < L; ++l) {
+      const Vec r = residual(p, s, placed, l, nullptr);
+      total += huber_loss(r.head<2>().norm(), p.options.huber) +
+               huber_loss(std::abs(r.z()), p.options.huber);
+    }
+    return total;
+  }
+
+  // Rows of landmark l as columns of Jᵀ in the order [basis, pose]. `pose_only` leaves out the
+  // basis. Writes 2 or 3 columns.
+  void rows(const Problem& p, const State& s, const Placed& placed, const VectorXf& mean_row, int l,
+            bool pose_only, Eigen::Ref<MatrixXf> Jt) const {
+    const Vec rotated = placed.rotated[l];
+    const Vec q = rotated + s.t;
+    const float inv_z = 1.f / q.z(), fx = s.focal * q.x() * inv_z, fy = s.focal * q.y() * inv_z;
+    const Vec cu(s.focal * inv_z, 0.f, -fx * inv_z), cv(0.f, s.focal * inv_z, -fy * inv_z);
+    const Vec2 d = p.direction(l), w = p.seen.weights[l];
+    const int offset = pose_only ? 0 : K + E;
+    // One row: gradient c of the residual in the camera-frame point, and its change with log f.
+    // The last parameter is a dolly zoom: f and the distance grow together and the image of the
+    // head's origin stays, which keeps it nearly independent of the distance.
+    const auto fill = [&](int column, const Vec& c, float log_focal) {
+      if (!pose_only) {
+        const Vec b = s.R.transpose() * c;
+        Jt.col(column).head(K + E).noalias() =
+            b.x() * basis.col(3 * l) + b.y() * basis.col(3 * l + 1) + b.z() * basis.col(3 * l + 2);
+      }
+      Jt.col(column).segment<3>(offset) = rotated.cross(c);
+      Jt.col(column).segment<3>(offset + 3) = c;
+      Jt(offset + 6, column) = log_focal + s.t.z() * c.z();
+    };
+    fill(0, w.x * (d.x * cu + d.y * cv), w.x * (d.x * fx + d.y * fy));
+    fill(1, w.y * (d.x * cv - d.y * cu), w.y * (d.x * fy - d.y * fx));
+    if (!p.has_depth) return;
+    const float wd = p.seen.depth_weights[l], ratio = q.z() / placed.mean_z;
+    fill(2, Vec(0.f, 0.f, wd * s.focal / placed.mean_z), wd * s.focal * (ratio - 1.f));
+    Jt.col(2).noalias() -= (wd * s.focal * ratio / placed.mean_z) * mean_row;
+  }
+
+  // Derivative of the mean depth, in the order of `rows`.
+  VectorXf mean_depth_row(const Problem& p, const State& s, const Placed& placed,
+                          bool pose_only) const {
+    const int offset = pose_only ? 0 : K + E;
+    VectorXf row = VectorXf::Zero(offset + kPose);
+    if (!p.has_depth) return row;
+    if (!pose_only) row.head(K + E) = p.mean_basis * s.R.row(2).transpose();
+    row.segment<3>(offset) = placed.mean_rotated.cross(Vec::UnitZ());
+    row[offset + 5] = 1.f;
+    row[offset + 6] = s.t.z();
+    return row;
+  }
+
+  // JᵀJ and Jᵀr of the data term with the robust weights of this state, order [α, pose, η].
+  Normal normal_equations(const Problem& p, const State& s, const Placed& placed, bool pose_only,
+                          int threads) const {
+    const int n = pose_only ? kPose : size(), per = p.has_depth ? 3 : 2;
+    const VectorXf mean_row = mean_depth_row(p, s, placed, pose_only);
+    const int chunks = (L + kGrain - 1) / kGrain;
+    std::vector<MatrixXf> H(chunks);
+    std::vector<VectorXf> g(chunks);
+    parallel_for(L, threads, kGrain, [&](int begin, int end) {
+      const int c = begin / kGrain;
+      MatrixXf Jt(n, per * (end - begin));
+      VectorXf r(per * (end - begin));
+      for (int l = begin; l < end; ++l) {
+        const int at = per * (l - begin);
+        rows(p, s, placed, mean_row, l, pose_only, Jt.middleCols(at, per));
+        const Vec e = residual(p, s, placed, l, nullptr);
+        const float w =
+            std::sqrt(static_cast<float>(huber_weight(e.head<2>().norm(), p.options.huber)));
+        r.segment<2>(at) = w * e.head<2>();
+        Jt.middleCols<2>(at) *= w;
+        if (per == 3) {
+          const float wz =
+              std::sqrt(static_cast<float>(huber_weight(std::abs(e.z()), p.options.huber)));
+          r[at + 2] = wz * e.z();
+          Jt.col(at + 2) *= wz;
+        }
+      }
+      H[c].setZero(n, n);
+      H[c].selfadjointView<Eigen::Lower>().rankUpdate(Jt);
+      g[c].noalias() = Jt * r;
+    });
+    MatrixXd Hs = MatrixXd::Zero(n, n);
+    VectorXd gs = VectorXd::Zero(n);
+    for (int c = 0; c < chunks; ++c) {
+      Hs.triangularView<Eigen::Lower>() += H[c].cast<double>();
+      gs += g[c].cast<double>();
+    }
+    Hs.triangularView<Eigen::StrictlyUpper>() = Hs.transpose();
+    if (pose_only) return {std::move(Hs), std::move(gs)};
+    // [α, η, pose] -> [α, pose, η]: the bounded variables last.
+    Eigen::VectorXi order(n);
+    for (int i = 0; i < n; ++i) order[i] = i < K ? i : i < K + kPose ? i + E : i - kPose;
+    Normal result{MatrixXd(n, n), VectorXd(n)};
+    result.H = Hs(order, order);
+    result.g = gs(order);
+    return result;
+  }
+
+  // Adds the priors at this state; order [α, pose, η] or [pose].
+  void add_priors(const LandmarkFitOptions& o, const State& s, bool pose_only, Normal& N) const {
+    const int pose = pose_only ? 0 : K;
+    if (o.focal_log_sigma > 0.f) {
+      const double w = 1.0 / (double(o.focal_log_sigma) * o.focal_log_sigma);
+      N.H(pose + 6, pose + 6) += w;
+      N.g[pose + 6] += w * std::log(double(s.focal) / o.focal);
+    }
+    if (pose_only) return;
+    const double wi = 1.0 / (double(o.identity_sigma) * o.identity_sigma);
+    const double we = 1.0 / (double(o.expression_sigma) * o.expression_sigma);
+    N.H.diagonal().head(K).array() += wi;
+    N.g.head(K) += wi * s.coefficients.head(K).cast<double>();
+    N.H.diagonal().tail(E).array() += we;
+    N.g.tail(E) += we * s.coefficients.tail(E).cast<double>();
+  }
+
+  State moved(const LandmarkFitOptions& o, const State& s, const VectorXd& step,
+              bool pose_only) const {
+    State next = s;
+    const int pose = pose_only ? 0 : K;
+    const VectorXf d = step.cast<float>();
+    next.R = rotation_exp(d.segment<3>(pose)) * s.R;
+    const float zoom = std::exp(d[pose + 6]);
+    next.focal = s.focal * zoom;
+    next.t += d.segment<3>(pose + 3);
+    next.t.z() += s.t.z() * (zoom - 1.f);
+    if (pose_only) return next;
+    next.coefficients.head(K) += d.head(K);
+    next.coefficients.tail(E) = (next.coefficients.tail(E) + d.tail(E))
+                                    .cwiseMax(o.expression_min)
+                                    .cwiseMin(o.expression_max);
+    return next;
+  }
+
+  // Fixes log f by giving it a unit row of its own.
+  static void fix_focal(Normal& N, int at) {
+    N.H.row(at).setZero();
+    N.H.col(at).setZero();
+    N.H(at, at) = 1.0;
+    N.g[at] = 0.0;
+  }
+
+  struct Descent {
+    std::vector<double> costs;
+    bool converged;
+  };
+
+  // Levenberg-Marquardt until the cost settles.
+  Descent descend(const Problem& p, State& s, bool pose_only, int iterations, double tolerance,
+                  int threads) const {
+    const auto& o = p.options;
+    std::vector<Vec> x = shape(s.coefficients);
+    Placed placed = place(p, s, x);
+    Descent d{{cost(p, s, placed)}, false};
+    if (!std::isfinite(d.costs[0])) fail("points do not fit in front of the camera");
+    BoxSolver solver;
+    double damping = kFirstDamping;
+    VectorXd step;
+    for (int it = 0; it < iterations && !d.converged; ++it) {
+      Normal N = normal_equations(p, s, placed, pose_only, threads);
+      add_priors(o, s, pose_only, N);
+      if (pose_only || o.focal_log_sigma <= 0.f) fix_focal(N, (pose_only ? 0 : K) + 6);
+      const int n = static_cast<int>(N.g.size()), e = pose_only ? 0 : E;
+      // Unit diagonal: rotation, millimetres and coefficients have very different scales.
+      const VectorXd scale = N.H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
+      const MatrixXd H = scale.asDiagonal() * N.H * scale.asDiagonal();
+      const VectorXd g = scale.cwiseProduct(N.g);
+      const VectorXd eta = s.coefficients.tail(e).cast<double>();
+      const VectorXd lo = (o.expression_min - eta.array()) / scale.tail(e).array();
+      const VectorXd hi = (o.expression_max - eta.array()) / scale.tail(e).array();
+      const double before = d.costs.back();
+      for (;;) {
+        MatrixXd damped = H;
+        damped.diagonal().array() += damping;
+        if (solver.solve(damped, g, lo, hi, step)) {
+          const State next = moved(o, s, scale.head(n).cwiseProduct(step), pose_only);
+          const std::vector<Vec> next_x = pose_only ? x : shape(next.coefficients);
+          const Placed next_placed = place(p, next, next_x);
+          const double after = cost(p, next, next_placed);
+          if (after <= before) {
+            s = next;
+            x = next_x;
+            placed = next_placed;
+            d.costs.push_back(after);
+            damping = std::max(damping * 0.1, 1e-9);
+            d.converged = before - after <= tolerance * before;
+            break;
+          }
+        }
+        damping *= 10.0;
+        if (damping > kMaxDamping) {  // no step lowers the cost: this is the minimum in float
+          d.converged = true;
+          break;
+        }
+      }
+    }
+    return d;
+  }
+
+  // Scaled orthographic pose of the mean shape (POS): the affine map head -> image in the least
+  // squares sense, its two rows made orthonormal.
+  State initial(const Problem& p) const {
+    const auto& seen = p.seen;
+    Eigen::Vector2d point_mean = Eigen::Vector2d::Zero();
+    Eigen::Vector3d shape_mean = Eigen::Vector3d::Zero();
+    double total = 0.0;
+    std::vector<double> w(L);
+    for (int l = 0; l < L; ++l) {
+      w[l] = double(seen.weights[l].x) * seen.weights[l].x +
+             double(seen.weights[l].y) * seen.weights[l].y;
+      total += w[l];
+      point_mean += w[l] * Eigen::Vector2d(seen.points[l].x, seen.points[l].y);
+      shape_mean += w[l] * mean[l].cast<double>();
+    }
+    if (!(total > 0.0)) fail("weights should not all be zero");
+    point_mean /= total;
+    shape_mean /= total;
+    Eigen::Matrix3d xx = Eigen::Matrix3d::Zero();
+    Eigen::Matrix<double, 2, 3> ux = Eigen::Matrix<double, 2, 3>::Zero();
+    Eigen::Matrix2d uu = Eigen::Matrix2d::Zero();
+    for (int l = 0; l < L; ++l) {
+      const Eigen::Vector2d u = Eigen::Vector2d(seen.points[l].x, seen.points[l].y) - point_mean;
+      const Eigen::Vector3d x = mean[l].cast<double>() - shape_mean;
+      xx += w[l] / total * x * x.transpose();
+      ux += w[l] / total * u * x.transpose();
+      uu += w[l] / total * u * u.transpose();
+    }
+    const Eigen::Vector2d spread =
+        Eigen::SelfAdjointEigenSolver<Eigen::Matrix2d>(uu).eigenvalues().cwiseMax(0.0).cwiseSqrt();
+    if (!(spread[0] > kDegenerate * spread[1]) || !(spread[1] > kDegenerate))
+      fail("points should spread over an area, they lie in one place or on one line");
+    const Eigen::LDLT<Eigen::Matrix3d> solve(xx);
+    const Eigen::Matrix<double, 2, 3> A = solve.solve(ux.transpose()).transpose();
+    // Nearest orthonormal rows: (A Aᵀ)^-½ A.
+    const Eigen::SelfAdjointEigenSolver<Eigen::Matrix2d> eigen(A * A.transpose());
+    const Eigen::Vector2d singular = eigen.eigenvalues().cwiseMax(0.0).cwiseSqrt();
+    if (!(singular[0] > kDegenerate * singular[1]))
+      fail("points should look like the model's landmarks, no rotation maps one onto the other");
+    const double scale = 0.5 * singular.sum();  // px per mm
+    const Eigen::Matrix<double, 2, 3> rows2 = eigen.operatorInverseSqrt() * A;
+    State s{VectorXf::Zero(K + E), Mat::Identity(), Vec::Zero(), p.options.focal};
+    s.coefficients.tail(E).setConstant(
+        std::clamp(0.f, p.options.expression_min, p.options.expression_max));
+    Eigen::Matrix3d R;
+    R.row(0) = rows2.row(0);
+    R.row(1) = rows2.row(1);
+    R.row(2) = rows2.row(0).cross(rows2.row(1));
+    s.R = R.cast<float>();
+    // The plane through the landmarks' mean has the scale of the image there.
+    const double z = p.options.focal / scale;
+    const Eigen::Vector3d at((point_mean.x() - p.options.cx) / scale,
+                             (point_mean.y() - p.options.cy) / scale, z);
+    s.t = (at - R * shape_mean).cast<float>();
+    return s;
+  }
+
+  void check(const LandmarkObservations& seen, const LandmarkFitOptions& o) const {
+    const auto require_count = [&](int n, const char* name, bool optional) {
+      if (n != L && !(optional && n == 0))
+        fail(std::string(name) + " should have " + std::to_string(L) + " landmarks, has " +
+             std::to_string(n));
+    };
+    require_count(seen.points.n, "points", false);
+    require_count(seen.weights.n, "weights", false);
+    require_count(seen.directions.n, "directions", true);
+    require_count(seen.depth.n, "depth", true);
+    require_count(seen.depth_weights.n, "depth_weights", seen.depth.n == 0);
+    require_finite(seen.points, "points");
+    require_finite(seen.weights, "weights");
+    require_finite(seen.directions, "directions");
+    require_finite(seen.depth, "depth");
+    require_finite(seen.depth_weights, "depth_weights");
+    for (int l = 0; l < L; ++l)
+      if (seen.weights[l].x < 0.f || seen.weights[l].y < 0.f)
+        fail("weights should not be negative");
+    for (int l = 0; l < seen.depth_weights.n; ++l)
+      if (seen.depth_weights[l] < 0.f) fail("depth_weights should not be negative");
+    for (int l = 0; l < seen.directions.n; ++l) {
+      const Vec2 d = seen.directions[l];
+      if (std::abs(d.x * d.x + d.y * d.y - 1.f) > 1e-3f) fail("directions should be unit vectors");
+    }
+    const auto positive = [](float v, const char* name) {
+      if (!(v > 0.f) || !std::isfinite(v))
+        fail(std::string(name) + " should be positive and finite");
+    };
+    positive(o.focal, "focal");
+    positive(o.identity_sigma, "identity_sigma");
+    positive(o.expression_sigma, "expression_sigma");
+    positive(o.huber, "huber");
+    if (!(o.focal_log_sigma >= 0.f) || !std::isfinite(o.focal_log_sigma))
+      fail("focal_log_sigma should be 0 or positive");
+    if (!std::isfinite(o.cx) || !std::isfinite(o.cy)) fail("cx, cy should be finite");
+    if (!(o.expression_min <= o.expression_max) || !std::isfinite(o.expression_min) ||
+        !std::isfinite(o.expression_max))
+      fail("expression_min should not exceed expression_max");
+    if (o.max_iterations < 0) fail("max_iterations should not be negative");
+    if (!(o.tolerance >= 0.f)) fail("tolerance should not be negative");
+  }
+
+  LandmarkFit report(const Problem& p, const State& s, const Descent& d, int threads) const {
+    LandmarkFit fit;
+    fit.identity.assign(s.coefficients.data(), s.coefficients.data() + K);
+    fit.expression.assign(s.coefficients.data() + K, s.coefficients.data() + K + E);
+    for (int i = 0; i < 9; ++i) fit.camera_from_head.R[i] = s.R(i / 3, i % 3);
+    fit.camera_from_head.t = {s.t.x(), s.t.y(), s.t.z()};
+    fit.focal = s.focal;
+    fit.converged = d.converged;
+    fit.costs.assign(d.costs.begin(), d.costs.end());
+    fit.robust_weights.assign(L, 0.f);
+    fit.residuals.resize(2 * L);
+    const Placed placed = place(p, s, shape(s.coefficients));
+    double sum = 0.0;
+    int used = 0;
+    for (int l = 0; l < L; ++l) {
+      Vec2 e;
+      const Vec r = residual(p, s, placed, l, &e);
+      fit.residuals[2 * l] = e.x;
+      fit.residuals[2 * l + 1] = e.y;
+      if (p.seen.weights[l].x == 0.f && p.seen.weights[l].y == 0.f) continue;
+      fit.robust_weights[l] = static_cast<float>(huber_weight(r.head<2>().norm(), p.options.huber));
+      sum += double(e.x) * e.x + double(e.y) * e.y;
+      ++used;
+    }
+    fit.rms = static_cast<float>(std::sqrt(sum / used));
+    posterior(p, s, placed, threads, fit);
+    return fit;
+  }
+
+  // Laplace approximation: deviations from the inverse of the final JᵀJ with the priors.
+  void posterior(const Problem& p, const State& s, const Placed& placed, int threads,
+                 LandmarkFit& fit) const {
+    Normal N = normal_equations(p, s, placed, false, threads);
+    add_priors(p.options, s, false, N);
+    const bool focal_fixed = p.options.focal_log_sigma <= 0.f;
+    if (focal_fixed) fix_focal(N, K + 6);
+    const VectorXd scale = N.H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
+    MatrixXd H = scale.asDiagonal() * N.H * scale.asDiagonal();
+    H.diagonal().array() += 1e-9;
+    const int n = size();
+    MatrixXd inverse_root = MatrixXd::Identity(n, n);
+    const Eigen::LLT<MatrixXd> llt(H);
+    llt.matrixL().solveInPlace(inverse_root);
+    const VectorXf sigma =
+        (inverse_root.colwise().norm().transpose().cwiseProduct(scale)).cast<float>();
+    fit.identity_sigma.assign(sigma.data(), sigma.data() + K);
+    fit.pose_sigma.assign(sigma.data() + K, sigma.data() + K + kPose);
+    if (focal_fixed) fit.pose_sigma[6] = 0.f;
+    fit.expression_sigma.assign(sigma.data() + K + kPose, sigma.data() + n);
+  }
+};
+
+LandmarkFitter::LandmarkFitter(const LandmarkBasis& basis) : impl_(std::make_unique<Impl>()) {
+  const int L = basis.mean.n;
+  if (L < 4) fail("mean should have at least 4 landmarks, has " + std::to_string(L));
+  if (basis.identity.n % L || basis.expression.n % L)
+    fail("identity and expression should have the landmarks of mean");
+  require_finite(basis.mean, "mean");
+  require_finite(basis.identity, "identity");
+  require_finite(basis.expression, "expression");
+  impl_->L = L;
+  impl_->K = basis.identity.n / L;
+  impl_->E = basis.expression.n / L;
+  impl_->mean.resize(L);
+  impl_->basis.resize(impl_->K + impl_->E, 3 * L);
+  for (int l = 0; l < L; ++l) {
+    impl_->mean[l] = as_eigen(basis.mean[l]);
+    for (int k = 0; k < impl_->K; ++k)
+      impl_->basis.row(k).segment<3>(3 * l) = as_eigen(basis.identity[k * L + l]).transpose();
+    for (int e = 0; e < impl_->E; ++e)
+      impl_->basis.row(impl_->K + e).segment<3>(3 * l) =
+          as_eigen(basis.expression[e * L + l]).transpose();
+  }
+}
+
+LandmarkFitter::~LandmarkFitter() = default;
+LandmarkFitter::LandmarkFitter(LandmarkFitter&&) noexcept = default;
+LandmarkFitter& LandmarkFitter::operator=(LandmarkFitter&&) noexcept = default;
+
+int LandmarkFitter::landmarks() const { return impl_->L; }
+
+LandmarkFit LandmarkFitter::fit(const LandmarkObservations& seen, const LandmarkFitOptions& options,
+                                int threads) const {
+  impl_->check(seen, options);
+  const Impl::Problem problem = impl_->prepare(seen, options);
+  State s = impl_->initial(problem);
+  impl_->descend(problem, s, true, kPoseIterations, kPoseTolerance, 1);
+  const Impl::Descent d =
+      impl_->descend(problem, s, false, options.max_iterations, options.tolerance, threads);
+  return impl_->report(problem, s, d, threads);
+}
+
+LandmarkFitter::Linearisation LandmarkFitter::linearise(const LandmarkObservations& seen,
+                                                        const LandmarkFitOptions& options,
+                                                        const LandmarkFit& state) const {
+  const Impl& m = *impl_;
+  m.check(seen, options);
+  const Impl::Problem p = m.prepare(seen, options);
+  State s{VectorXf(m.K + m.E), Mat(), as_eigen(state.camera_from_head.t), state.focal};
+  for (int i = 0; i < 9; ++i) s.R(i / 3, i % 3) = state.camera_from_head.R[i];
+  for (int k = 0; k < m.K; ++k) s.coefficients[k] = state.identity[k];
+  for (int e = 0; e < m.E; ++e) s.coefficients[m.K + e] = state.expression[e];
+  const Impl::Placed placed = m.place(p, s, m.shape(s.coefficients));
+  const VectorXf mean_row = m.mean_depth_row(p, s, placed, false);
+  const int n = m.size(), per = p.has_depth ? 3 : 2;
+  Linearisation out;
+  MatrixXf Jt(n, per);
+  for (int l = 0; l < m.L; ++l) {
+    m.rows(p, s, placed, mean_row, l, false, Jt);
+    const Vec r = m.residual(p, s, placed, l, nullptr);
+    for (int c = 0; c < per; ++c) {
+      out.residuals.push_back(r[c]);
+      for (int k = 0; k < m.K; ++k) out.jacobian.push_back(Jt(k, c));
+      for (int k = 0; k < kPose; ++k) out.jacobian.push_back(Jt(m.K + m.E + k, c));
+      for (int e = 0; e < m.E; ++e) out.jacobian.push_back(Jt(m.K + e, c));
+    }
+  }
+  return out;
+}
+
+LandmarkFit fit_landmarks(const LandmarkBasis& basis, const LandmarkObservations& seen,
+                          const LandmarkFitOptions& options, int threads) {
+  return LandmarkFitter(basis).fit(seen, options, threads);
+}
+
+}  // namespace e3d

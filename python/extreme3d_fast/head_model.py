@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,7 @@ class SubdivisionLevel:
     weights: F32  # (nnz,)
 
 
-@dataclass(frozen=True)
-class LandmarkBasis:
+class LandmarkBasis(NamedTuple):
     """The linear model at landmarks only: position = mean + identity·α + expression·η."""
 
     mean: F32  # (L, 3) mm

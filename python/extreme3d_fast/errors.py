@@ -1,0 +1,17 @@
+"""The package's own exceptions; each is also a ValueError, so that plain handlers keep working."""
+
+
+class Extreme3DError(Exception):
+    """Anything that this package refuses to do, with the reason in its message."""
+
+
+class NoFaceFound(Extreme3DError, ValueError):
+    """The photo holds no face that could be found."""
+
+
+class InvalidImage(Extreme3DError, ValueError):
+    """The image is not one that can be worked on: wrong shape, type, or unreadable."""
+
+
+class InvalidModelFile(Extreme3DError, ValueError):
+    """A head-model or network file is damaged, or is not what it should be."""

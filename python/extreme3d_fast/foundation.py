@@ -1,0 +1,260 @@
+"""Fits identity, expression and a perspective camera to the Face Mesh points of a crop.
+
+Stands where the foundation and pose networks of the paper (§3) stand, and returns what they will:
+a `Foundation`. It is also what makes labels for training them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from extreme3d_fast import _core
+from extreme3d_fast.camera import Camera, angles_from_rotation
+from extreme3d_fast.head_model import LandmarkBasis
+
+__all__ = ["FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+N_LANDMARKS = 468  # Face Mesh without the iris points
+
+# Face Mesh indices by region (MediaPipe's face_mesh_connections, with the rows next to them).
+LIPS = [
+    *[0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181, 185, 191],
+    *[267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415],
+]
+EYELIDS = [
+    *[7, 33, 133, 144, 145, 153, 154, 155, 157, 158, 159, 160, 161, 163, 173, 246],
+    *[249, 263, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390, 398, 466],
+]
+BROWS = [
+    *[46, 52, 53, 55, 63, 65, 66, 70, 105, 107],
+    *[276, 282, 283, 285, 293, 295, 296, 300, 334, 336],
+]
+NOSE = [
+    *[1, 2, 4, 5, 6, 19, 45, 48, 64, 94, 97, 98, 115, 168, 195, 197, 220],
+    *[275, 278, 294, 326, 327, 344, 440],
+]
+# In order round the face, from the forehead over the subject's left side.
+OVAL = [
+    *[10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377],
+    *[152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """How far the points of each region are trusted, and the priors; deviations in mm.
+
+    The deviations are those of one point in a sum that takes all 468 as independent. Neighbouring
+    points err together, so they are several times a point's own error.
+    """
+
+    eyelids: float = 3.0
+    lips: float = 3.0
+    nose: float = 3.5
+    brows: float = 5.0
+    elsewhere: float = 6.0
+    oval: float = 8.0  #: across the face's outline
+    oval_slide: float = 24.0  #: along the outline: where on it a point sits is a convention
+    depth: float = 20.0  #: Face Mesh's relative depth
+    hidden_yaw: tuple[float, float] = (15.0, 35.0)  #: far oval points lose their weight, degrees
+    identity_sigma: float = 1.0
+    expression_sigma: float = 0.4
+    focal: float = 2.0  #: centre of the focal length's prior in crop widths (the authors' 1000/500)
+    focal_log_sigma: float = 0.3
+    huber: float = 2.0  #: deviations from which on a point is doubted
+    max_iterations: int = 10
+    tolerance: float = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Foundation:
+    """Head, pose and camera that explain a face at the coarse level (paper §3).
+
+    Attributes:
+        identity: (K,) float32 α in standard deviations of the head model.
+        expression: (E,) float32 η in [0, 1].
+        camera: pinhole camera of the crop.
+        camera_from_head: (4, 4) float32 rigid transform, mm.
+        landmark_rms: px, root mean square distance of model landmarks to the points.
+        landmark_error: (468, 2) float32 px, model minus point.
+        landmark_confidence: (468,) float32 in [0, 1]; 1 where the fit takes a point at its word,
+            towards 0 for points that disagree with the rest or that it does not use.
+        identity_sigma: (K,) float32 posterior deviation of α; 1 where the photo says nothing.
+        converged: False where the fit was still improving when its iterations ran out.
+    """
+
+    identity: Float32
+    expression: Float32
+    camera: Camera
+    camera_from_head: Float32
+    landmark_rms: float
+    landmark_error: Float32
+    landmark_confidence: Float32
+    identity_sigma: Float32
+    converged: bool
+
+    @property
+    def yaw_pitch_roll(self) -> tuple[float, float, float]:
+        """Degrees; see `camera.angles_from_rotation` for the signs."""
+        return angles_from_rotation(self.camera_from_head)
+
+
+class LandmarkModel(Protocol):
+    """What the fit needs of a head model."""
+
+    def landmark_basis(self, which: str = "478") -> LandmarkBasis:
+        """The model at the points of a landmark scheme."""
+        ...
+
+
+class LandmarkFitter:
+    """Fits a head model to Face Mesh points; keeps the model's landmark basis.
+
+    Args:
+        model: head model with the "478" landmarks.
+        settings: trust and priors.
+        threads: at least 1; the result does not depend on it.
+
+    Raises:
+        ValueError: the model's landmarks are not 468 or more.
+    """
+
+    def __init__(
+        self, model: LandmarkModel, *, settings: FitSettings | None = None, threads: int = 1
+    ) -> None:
+        basis = model.landmark_basis("478")
+        if len(basis.mean) < N_LANDMARKS:
+            raise ValueError(
+                f"model should have {N_LANDMARKS} or more landmarks, has {len(basis.mean)}"
+            )
+        self._mean, identity, expression = (
+            np.ascontiguousarray(a[..., :N_LANDMARKS, :], np.float32)
+            for a in (basis.mean, basis.identity, basis.expression)
+        )
+        self._core = _core.LandmarkFitter(self._mean, identity, expression)
+        self._settings = settings or FitSettings()
+        self._threads = threads
+        self._sigma, self._slide = _deviations(self._settings)
+
+    def fit(self, points_in_crop: npt.ArrayLike, size: int | tuple[int, int]) -> Foundation:
+        """Finds the head, its pose and the camera behind the points.
+
+        Args:
+            points_in_crop: (468, 3) px: x, y in the crop and relative depth, smaller is nearer;
+                further points (irises) are ignored. (468, 2) leaves the depth open.
+            size: px, side of the square crop, or its (width, height).
+
+        Returns:
+            The foundation; its camera looks through the middle of the crop.
+
+        Raises:
+            ValueError: wrong shape, not finite, or all points in one place or on one line.
+        """
+        points = np.asarray(points_in_crop, np.float32)
+        if points.ndim != 2 or points.shape[0] < N_LANDMARKS or points.shape[1] not in (2, 3):
+            raise ValueError(
+                f"points_in_crop should have shape ({N_LANDMARKS}, 3), has {points.shape}"
+            )
+        if not np.isfinite(points).all():
+            raise ValueError("points_in_crop should be finite, has NaN or infinity")
+        width, height = (size, size) if isinstance(size, int) else size
+        if width < 1 or height < 1:
+            raise ValueError(f"size should be positive, is {size}")
+        points = points[:N_LANDMARKS]
+        s = self._settings
+        xy = np.ascontiguousarray(points[:, :2])
+        px_per_mm, yaw = _scale_and_yaw(self._mean, xy)
+        weights, directions = self._observation(xy, px_per_mm, yaw)
+        depth: dict[str, Any] = {}
+        if points.shape[1] == 3:
+            confident = weights[:, 0] > 0
+            depth = {
+                "depth": np.ascontiguousarray(points[:, 2]),
+                "depth_weights": (confident / (s.depth * px_per_mm)).astype(np.float32),
+            }
+        focal = s.focal * max(width, height)
+        options = _core.LandmarkFitOptions(
+            focal=focal,
+            focal_log_sigma=s.focal_log_sigma,
+            cx=width / 2,
+            cy=height / 2,
+            identity_sigma=s.identity_sigma,
+            expression_sigma=s.expression_sigma,
+            expression_min=0.0,
+            expression_max=1.0,
+            huber=s.huber,
+            max_iterations=s.max_iterations,
+            tolerance=s.tolerance,
+        )
+        fit = self._core.fit(
+            xy, weights, options, directions=directions, threads=self._threads, **depth
+        )
+        return Foundation(
+            identity=fit["identity"],
+            expression=fit["expression"],
+            camera=Camera(fit["focal"], fit["focal"], width / 2, height / 2, width, height),
+            camera_from_head=fit["camera_from_head"],
+            landmark_rms=fit["rms"],
+            landmark_error=fit["residuals"],
+            landmark_confidence=fit["robust_weights"],
+            identity_sigma=fit["identity_sigma"],
+            converged=fit["converged"],
+        )
+
+    def _observation(self, xy: Float32, px_per_mm: float, yaw: float) -> tuple[Float32, Float32]:
+        """Weights (468, 2) in 1/px along and across the directions (468, 2)."""
+        directions = np.tile(np.array([1.0, 0.0], np.float32), (N_LANDMARKS, 1))
+        directions[OVAL] = _normals(xy[OVAL])
+        weights = 1.0 / (px_per_mm * np.stack([self._sigma, self._slide], 1))
+        # The far side of a turned face ends at a silhouette, not at the points that the model has.
+        start, end = self._settings.hidden_yaw
+        turned = np.clip((abs(yaw) - start) / (end - start), 0.0, 1.0)
+        x = self._mean[OVAL, 0]
+        far = np.clip(np.sign(yaw) * x / (0.5 * np.abs(x).max()), 0.0, 1.0)
+        weights[OVAL] *= (1.0 - turned * far)[:, None]
+        return weights.astype(np.float32), directions
+
+
+def _deviations(s: FitSettings) -> tuple[Float64, Float64]:
+    """(468,) mm along and across the direction of each point."""
+    sigma = np.full(N_LANDMARKS, s.elsewhere)
+    for region, value in (
+        (OVAL, s.oval),
+        (BROWS, s.brows),
+        (NOSE, s.nose),
+        (EYELIDS, s.eyelids),
+        (LIPS, s.lips),
+    ):
+        sigma[region] = value
+    slide = sigma.copy()
+    slide[OVAL] = s.oval_slide
+    return sigma, slide
+
+
+def _normals(curve: Float32) -> Float32:
+    """(n, 2) unit normals of a closed curve of (n, 2) points, outward or inward alike."""
+    tangent = np.roll(curve, -1, 0) - np.roll(curve, 1, 0)
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    # Neighbours in one place leave no tangent; such points are held in x, as any other direction.
+    return np.where(length > 0, normal / np.maximum(length, 1e-12), [[1.0, 0.0]]).astype(np.float32)
+
+
+def _scale_and_yaw(mean: Float32, xy: Float32) -> tuple[float, float]:
+    """px per mm and yaw in degrees of the scaled orthographic pose of the mean head."""
+    x = mean - mean.mean(0)
+    affine = np.linalg.lstsq(x.astype(np.float64), xy - xy.mean(0), rcond=None)[0].T
+    u, s, vt = np.linalg.svd(affine, full_matrices=False)
+    scale = float(s.mean())
+    if not scale > 0:
+        raise ValueError("points_in_crop should spread over an area, they lie in one place")
+    rows = u @ vt
+    rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
+    return scale, angles_from_rotation(rotation)[0]

@@ -1,0 +1,132 @@
+"""Runs one ONNX network: the only place that knows which runtime does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from extreme3d_fast.errors import InvalidModelFile
+
+# Without these in a file's metadata nobody could know how to feed it or whether they may use it.
+REQUIRED_METADATA = (
+    "name",
+    "version",
+    "input_size",
+    "colour_order",
+    "mean",
+    "std",
+    "crop_rule",
+    "source",
+    "licence",
+)
+
+
+class Session:
+    """A network loaded from an ONNX file, on the CPU.
+
+    The file's contract travels in its metadata: `input = (pixel - mean) / std`, colour order, input
+    size, crop rule, source and licence. It is checked here, once.
+
+    Args:
+        path: the ONNX file.
+        threads: threads inside one run, at least 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry.
+
+    Example:
+        >>> from extreme3d_fast.detect import ASSETS
+        >>> session = Session(ASSETS / "face_detection.onnx", threads=1)
+        >>> session.metadata["colour_order"]
+        'RGB'
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 2) -> None:
+        self.path = Path(path)
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        if not self.path.is_file():
+            raise FileNotFoundError(f"path: no network file at {self.path}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors only: they are raised anyway
+        # Threads that spin after a run would take the cores from the geometry stages that follow.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise InvalidModelFile(
+                f"path: {self.path} is not a usable ONNX file: {error}"
+            ) from error
+        #: The file's contract, as text.
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        missing = [key for key in REQUIRED_METADATA if key not in self.metadata]
+        if missing:
+            raise InvalidModelFile(f"path: {self.path} lacks the metadata {', '.join(missing)}")
+        #: Shape per input name; None where any size is taken (the batch).
+        self.inputs = {value.name: _shape(value) for value in self._session.get_inputs()}
+        #: Shape per output name.
+        self.outputs = {value.name: _shape(value) for value in self._session.get_outputs()}
+
+    @property
+    def runtime(self) -> str:
+        """Which runtime runs the network, for reports: `onnxruntime 1.20 CPU`."""
+        return f"onnxruntime {onnxruntime.__version__} CPU"
+
+    def expect(
+        self,
+        *,
+        inputs: Mapping[str, tuple[int | None, ...]],
+        outputs: Mapping[str, tuple[int | None, ...]],
+    ) -> None:
+        """Checks that the file has exactly these inputs and outputs; None means any size.
+
+        Raises:
+            InvalidModelFile: a name or a shape differs.
+        """
+        for kind, want, have in (
+            ("inputs", dict(inputs), self.inputs),
+            ("outputs", dict(outputs), self.outputs),
+        ):
+            if want != have:
+                raise InvalidModelFile(f"path: {self.path}: expected {kind} {want}, it has {have}")
+
+    def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Runs the network once.
+
+        Args:
+            feeds: float32 array per input name, of the shapes in `inputs`.
+
+        Returns:
+            float32 array per output name.
+
+        Raises:
+            ValueError: a name, dtype or shape differs from the network's.
+        """
+        if set(feeds) != set(self.inputs):
+            raise ValueError(f"feeds: expected {sorted(self.inputs)}, got {sorted(feeds)}")
+        for name, array in feeds.items():
+            shape = self.inputs[name]
+            fits = len(shape) == array.ndim and all(
+                want in (None, have) for want, have in zip(shape, array.shape, strict=True)
+            )
+            if array.dtype != np.float32 or not fits:
+                raise ValueError(
+                    f"feeds[{name!r}]: expected float32 {shape}, got {array.dtype} {array.shape}"
+                )
+        names = list(self.outputs)
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+def _shape(value: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
