@@ -13,10 +13,13 @@ import pytest
 
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.dense import compose_depth, dense_mesh
-from extreme3d_fast.mesh import mesh_report, vertex_normals
+from extreme3d_fast.completion import complete_dense
+from extreme3d_fast.mesh import mesh_report, unique_edges, vertex_normals
 from extreme3d_fast.rasterize import rasterize, vertex_visibility
 from extreme3d_fast.registration import recover_dense, register_dense
+from extreme3d_fast.soft_symmetry import SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
+from extreme3d_fast.zipper import Zipper
 
 DATA = Path(os.environ.get("EXTREME3D_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 RUN = DATA / "reference_run" / "paper_photo_07.npz"
@@ -157,3 +160,87 @@ def test_registration_round_trip_is_exact(run):
     again = recover_dense(registration, sparse, run.faces)
     assert np.abs(again - run.dense.vertices).max() < 2e-4  # float32 at 600 mm
     assert np.median(np.linalg.norm(registration.residual, axis=1)) < 0.05
+
+
+@pytest.fixture(scope="module")
+def symmetry(run):
+    """Eq. 9 and everything after it on their R, F, visibility and mirror table."""
+    stored = np.load(RUN, allow_pickle=False)
+    s = SimpleNamespace()
+    s.foundation = stored["foundation_frontal_v"]
+    s.before = stored["sparse_R_before"]
+    s.after = stored["sparse_full_frontal_v"]
+    n = len(s.foundation)
+    pair = stored["pair"] - stored["pair"].min()
+    involution = pair[pair] == np.arange(n)
+    s.mirror = np.where(involution, pair, np.arange(n)).astype(np.int32)
+    # their unknowns: whatever has no bump or too little weight
+    s.visible = run.visible & run.moved
+    solver = SoftSymmetrySolver(run.faces, s.mirror, np.ones(n, bool))
+    s.detailed = np.where(s.visible[:, None], s.before, s.foundation)
+    s.ours = solver.solve(s.foundation, s.detailed, s.visible)
+    return s
+
+
+def test_mirror_table_is_theirs(symmetry):
+    assert (symmetry.mirror != np.arange(len(symmetry.mirror))).mean() > 0.95
+    error = np.linalg.norm(
+        symmetry.foundation[symmetry.mirror] * [-1, 1, 1] - symmetry.foundation, axis=1
+    )
+    assert np.median(error) < 2.0
+
+
+def border_step(faces, visible, foundation, vertices):
+    """Change of displacement across edges between visible and hidden vertices, mm."""
+    edges = unique_edges(faces, len(foundation))
+    a, b = edges[visible[edges[:, 0]] != visible[edges[:, 1]]].T
+    moved = vertices - foundation
+    return np.linalg.norm(moved[a] - moved[b], axis=1)
+
+
+def test_hidden_side_joins_the_visible_one_closer_than_theirs(run, symmetry):
+    arguments = run.faces, symmetry.visible, symmetry.foundation
+    ours = border_step(*arguments, symmetry.ours.vertices)
+    theirs = border_step(*arguments, np.where(symmetry.visible[:, None], symmetry.before, symmetry.after))
+    assert np.median(ours) < 0.6 * np.median(theirs)
+
+
+def test_recovered_vertices_differ_from_theirs_by_what_their_soft_border_gives_up(symmetry):
+    hidden = symmetry.ours.recovery > 0
+    assert hidden.sum() > 20_000
+    visible_shift = np.linalg.norm(symmetry.before - symmetry.foundation, axis=1)[symmetry.visible]
+    difference = np.linalg.norm(symmetry.ours.vertices - symmetry.after, axis=1)[hidden]
+    # their solution falls back to the foundation at the border, ours goes on from what was seen
+    assert np.median(difference) < 1.5 * np.percentile(visible_shift, 75)
+
+
+def test_sewn_mesh_is_one_surface_where_theirs_is_many(run, symmetry):
+    stored = np.load(RUN, allow_pickle=False)
+    theirs = mesh_report(stored["final_frontal_v"], stored["final_frontal_f"])
+    before = mesh_report(run.vertices, run.faces)
+    rotation, _ = cv2.Rodrigues(stored["pose_axis_angle_translation"][:3])
+    translation = stored["pose_axis_angle_translation"][3:]
+    in_camera = run.dense.vertices * OPENCV_FROM_OPENGL
+    dense = ((in_camera - translation) @ rotation).astype(np.float32)
+    registration = register_dense(run.raster, run.dense, dense, symmetry.ours.vertices, run.faces)
+    recovered = symmetry.ours.recovery > 0
+    reflected = complete_dense(
+        *registration, symmetry.ours.vertices, run.faces, symmetry.mirror, recovered
+    )
+    mesh = Zipper(run.faces, symmetry.mirror).zip(
+        symmetry.ours.vertices,
+        run.vertices,
+        symmetry.visible,
+        recovered,
+        dense,
+        reflected.vertices,
+        reflected.defined,
+        run.raster.triangle,
+        run.dense.vertex_of_pixel,
+        CAMERA,
+    )
+    ours = mesh_report(mesh.vertices, mesh.faces)
+    assert theirs.components > 10
+    assert ours.components == before.components
+    assert ours.boundary_loops == before.boundary_loops
+    assert ours.non_manifold_edges == ours.inconsistent_edges == ours.unreferenced_vertices == 0

@@ -38,25 +38,28 @@ def twin(foundation, detailed, visible, faces, mirror, region):
         w.data = np.maximum(w.data, 1e-3)
         return w
 
-    mirrored_r = detailed[mirror] * REFLECT
-    mirrored_f = foundation[mirror] * REFLECT
-    wr, wf = weights(mirrored_r.astype(float)), weights(mirrored_f.astype(float))
+    mirrored = detailed[mirror] * REFLECT
+    wr, wf = weights(mirrored.astype(float)), weights(foundation.astype(float))
     unknown = np.flatnonzero(region & ~visible)
     matrix = scipy.sparse.lil_matrix((n, n))
     rhs = np.array(detailed, float)
     recovery = np.zeros(n, int)
-    for i in range(n):
-        if i not in set(unknown):
-            matrix[i, i] = 1
-            continue
+    for i in unknown:
         ring = wr[i].indices
         seen = visible[mirror[i]] and visible[mirror[ring]].all()
         recovery[i] = Recovery.MIRRORED if seen else Recovery.FOUNDATION
-        w, m = (wr, mirrored_r) if seen else (wf, mirrored_f)
-        rhs[i] = sum(w[i, j] * (m[i].astype(float) - m[j]) for j in ring)
-        matrix[i, i] = sum(wr[i, j] for j in ring)
-        for j in ring:
-            matrix[i, j] = -wr[i, j]
+    for i in range(n):
+        if recovery[i] == Recovery.KEPT:
+            matrix[i, i] = 1
+            continue
+        reflected = recovery[i] == Recovery.MIRRORED
+        m = (mirrored if reflected else foundation).astype(float)
+        rhs[i] = 0
+        for j in wr[i].indices:
+            w = (wr if reflected and recovery[j] != Recovery.FOUNDATION else wf)[i, j]
+            rhs[i] += w * (m[i] - m[j])
+            matrix[i, i] += w
+            matrix[i, j] = -w
     return scipy.sparse.linalg.spsolve(matrix.tocsc(), rhs), recovery
 
 
@@ -85,6 +88,27 @@ def test_without_detail_the_foundation_comes_back():
     )
     assert np.abs(result.vertices - HEAD.vertices).max() < TOLERANCE_MM
     np.testing.assert_array_equal(result.recovery > 0, HEAD.region & ~visible)
+
+
+def test_lopsided_foundation_comes_back_too():
+    """Without detail nothing moves, even where the two sides of F differ."""
+    lopsided = HEAD.vertices + wavy(HEAD.vertices, 4.0)
+    visible = HEAD.region & (np.abs(HEAD.vertices[:, 0]) < 20)
+    result = soft_symmetry(lopsided, lopsided, visible, HEAD.faces, HEAD.mirror, HEAD.region)
+    assert (result.recovery == Recovery.FOUNDATION).sum() > 200
+    assert np.abs(result.vertices - lopsided)[result.recovery == Recovery.FOUNDATION].max() < 0.05
+
+
+def test_vertices_without_a_mirror_image_follow_the_foundation():
+    """Basel's table pairs some vertices with themselves for want of a partner."""
+    lonely = np.flatnonzero(HEAD.region & (HEAD.vertices[:, 0] < -30))[::7]
+    mirror = HEAD.mirror.copy()
+    mirror[mirror[lonely]] = mirror[lonely]
+    mirror[lonely] = lonely
+    visible = HEAD.region & (HEAD.vertices[:, 0] > 0)
+    result = soft_symmetry(HEAD.vertices, HEAD.vertices, visible, HEAD.faces, mirror, HEAD.region)
+    assert (result.recovery[lonely] == Recovery.FOUNDATION).all()
+    assert np.abs(result.vertices - HEAD.vertices).max() < TOLERANCE_MM
 
 
 def test_translated_detail_is_carried_to_the_boundary_value():

@@ -105,7 +105,7 @@ def test_surface_seen_edge_on_is_not_sampled(sheet: Sheet) -> None:
 def test_far_from_the_seen_the_toned_fallback_returns() -> None:
     sheet = Sheet(201)  # 400 mm wide, of which the photo shows the 100 mm in the middle
     pale = np.full((SIZE, SIZE, 3), (216, 156, 132), np.uint8)  # 1.2 x the skin of the model
-    pale[:, SIZE // 2 - 9 :] = (100, 60, 50)
+    pale[:, SIZE // 2 - 32 :] = (100, 60, 50)  # most of the skin, hence the tone
     colors = sheet.colors(pale, np.abs(sheet.x) < 40)
     middle = colors.reshape(sheet.n, sheet.n, 3)[sheet.n // 2]
     toned = np.array(SKIN) * np.array([100, 60, 50]) / SKIN

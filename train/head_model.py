@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import facemesh
 import numpy as np
+import scipy.sparse as sp
 from identity import (
     Transfer,
     macro_samples,
@@ -52,7 +53,7 @@ def ear_mask(anny, base, topology) -> np.ndarray:
         for s in "lr"
     )
     moved = moved[topology.body_ids[: topology.coarse_range[0, 1]]]
-    return moved > 0.15 * moved.max()
+    return moved > 0.4 * moved.max()
 
 
 def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.ndarray]:
@@ -70,6 +71,34 @@ def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.n
 def landmark_ids(points: np.ndarray, surface: Surface, face_ids: np.ndarray):
     face, weights, foot = surface.closest(points, 20)
     return face_ids[face].astype(np.int32), weights.astype(np.float32), foot
+
+
+def curve_faces(operator, faces, halves) -> dict[int, np.ndarray]:
+    """Faces each curve landmark may lie on: those along its own half of the lid or lip loop.
+
+    Upper and lower lip touch, so the nearest face alone could be on the wrong lip.
+    """
+    out = {}
+    for name, curves in facemesh.CURVES.items():
+        for points, half in zip(curves, halves[name], strict=True):
+            near = np.asarray(operator[:, half].sum(1)).ravel()
+            candidates = np.flatnonzero((near > 0.3)[faces].all(1))
+            for p in points:
+                out[p] = candidates
+    return out
+
+
+def place_landmarks(points, surface, usable, fine, faces, along):
+    """Triangles (468,) and weights (468, 3) of the skin points nearest to positions (468, 3)."""
+    face, bary, _ = landmark_ids(points, surface, usable)
+    groups: dict[int, list[int]] = {}
+    for p, candidates in along.items():
+        groups.setdefault(id(candidates), []).append(p)
+    for members in groups.values():
+        candidates = along[members[0]]
+        ids, weights, _ = landmark_ids(points[members], Surface(fine, faces[candidates]), candidates)
+        face[members], bary[members] = ids, weights
+    return face, bary
 
 
 def mirrored_landmarks(face, weights, faces, fine_mirror, pairs):
@@ -114,7 +143,8 @@ def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ea
     signed = np.where(inside & (away < 25), -to_oval, to_oval)
     outer = smoothstep((6.0 - signed) / 14.0)
     operator = topology.fine_from_coarse[:n, : topology.coarse_range[0, 1]]
-    outer *= 1 - smoothstep(2 * (operator @ ears.astype(float)))
+    ear = cKDTree(x[:len(ears)][ears])  # coarse vertices are the first fine ones
+    outer *= smoothstep(ear.query(x)[0] / 6.0)
     fine_loop = {k: x[v] for k, v in template.loops.items()}
     inner = np.ones(n)
     for name, width in (("left_lid", 2.0), ("right_lid", 2.0), ("lip_contact", 2.0)):
@@ -221,8 +251,18 @@ def build(arguments) -> None:
         arguments.data / "photos", connections_file(arguments.mediapipe), fine[:ns],
         topology.faces, np.isin(np.arange(len(topology.faces)), usable), halves, {},
     )  # fmt: skip
-    face478, bary478, _ = landmark_ids(points, surface, usable)
-    face478, bary478 = mirrored_landmarks(face478, bary478, topology.faces, topology.fine_mirror, fm_mirror[:468])
+    along = curve_faces(operator[:ns, :n_skin], topology.faces, halves)
+    flip = np.array([-1.0, 1.0, 1.0])
+    image = fm_mirror[:468]
+    for round_ in range(3):
+        face478, bary478 = place_landmarks(points, surface, usable, fine, topology.faces, along)
+        face478, bary478 = mirrored_landmarks(face478, bary478, topology.faces, topology.fine_mirror, image)
+        at = sp.csr_matrix((bary478.ravel(), (np.repeat(np.arange(468), 3), topology.faces[face478].ravel())), (468, len(fine))) @ operator
+        points = at @ mean
+        basis = [np.stack([at @ f for f in field]) for field in (components, expression)]
+        offset = facemesh.calibrate(arguments.data / "photos", (points, *basis), fm_triangles)
+        if round_ < 2:
+            points = points + 0.7 * 0.5 * (offset + offset[image] * flip)
     iris_faces, iris_bary = iris_landmarks(topology, fine, fm_raw)
     points68 = ict.neutral[ICT_68] + shift
     points68[list(BROWS_68)] = points[list(BROWS_68.values())]

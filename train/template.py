@@ -23,6 +23,7 @@ from topology import EdgeLoops, Topology
 #: Feature loops of the hm08 mesh: a vertex of the loop on the base mesh and the loop's length.
 LOOPS = {
     "left_lid": (6784, 28),  # lash line, outer rim of the left eyelids
+    "left_lid_edge": (13352, 28),  # the edge of the lids between lashes and eyeball, as photos show it
     "left_lid_inner": (7747, 28),  # where the lids touch the eyeball
     "lip_border": (455, 38),  # vermilion border
     "lip_contact": (474, 38),  # where the lips meet

@@ -78,12 +78,29 @@ std::vector<std::uint8_t> reachable_unknowns(const EdgeRows& edges,
   return reached;
 }
 
+// Vertices with a true mirror image. A vertex that is its own image is one of the plane of symmetry
+// only if its neighbours are images of each other; tables of meshes that are not quite symmetric
+// (Basel's) use the same entry for vertices that found no partner.
+std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, const std::vector<int>& mirror) {
+  std::vector<std::uint8_t> paired(mirror.size(), 1);
+  for (int i = 0; i < edges.n_vertices(); ++i) {
+    if (mirror[i] != i) continue;
+    const auto begin = edges.neighbors.begin() + edges.offsets[i];
+    const auto end = edges.neighbors.begin() + edges.offsets[i + 1];
+    paired[i] = std::any_of(begin, end, [&](int j) {
+      return mirror[j] != j && std::binary_search(begin, end, mirror[j]);
+    });
+  }
+  return paired;
+}
+
 }  // namespace
 
 struct SoftSymmetrySolver::Internals {
   EdgeRows edges;
-  std::vector<int> mirror;  // (V,)
-  std::vector<int> order;   // vertices of the region, in elimination order
+  std::vector<int> mirror;           // (V,)
+  std::vector<int> order;            // vertices of the region, in elimination order
+  std::vector<std::uint8_t> paired;  // (V,)
 };
 
 SoftSymmetrySolver::SoftSymmetrySolver(View<const Tri> faces, View<const int> mirror,
@@ -97,6 +114,7 @@ SoftSymmetrySolver::SoftSymmetrySolver(View<const Tri> faces, View<const int> mi
   internals_->edges = build_edge_rows(faces, n);
   internals_->mirror.assign(mirror.data, mirror.data + n);
   internals_->order = elimination_order(internals_->edges, region);
+  internals_->paired = paired_vertices(internals_->edges, internals_->mirror);
 }
 
 SoftSymmetrySolver::~SoftSymmetrySolver() = default;
@@ -106,7 +124,7 @@ int SoftSymmetrySolver::n_vertices() const { return internals_->edges.n_vertices
 
 SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<const Vec3> detailed,
                                            View<const std::uint8_t> visible, int threads) const {
-  const auto& [edges, mirror, order] = *internals_;
+  const auto& [edges, mirror, order, paired] = *internals_;
   const int n_vertices = edges.n_vertices();
   if (foundation.n != n_vertices || detailed.n != n_vertices || visible.n != n_vertices)
     throw std::invalid_argument("foundation, detailed and visible should have " +
@@ -130,18 +148,29 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
   const int n = static_cast<int>(rows.size());
   if (n == 0) return solution;
 
-  // R and F as their mirror images, laid out on the vertices of this side: the Laplacian of these
-  // at i is the reflected Laplacian at the mirror vertex of i, with the weights to go with it
-  std::vector<Vec3> mirrored_r(n_vertices), mirrored_f(n_vertices);
-  parallel_for(n_vertices, threads, kGrain * 8, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      mirrored_r[i] = reflect_x(detailed[mirror[i]]);
-      mirrored_f[i] = reflect_x(foundation[mirror[i]]);
+  // Eq. 9: a vertex takes the differential of its mirror image if that is visible with its whole
+  // ring; a Laplacian across the border of what was observed would carry the border's step along
+  parallel_for(n, threads, kGrain, [&](int begin, int end) {
+    for (int c = begin; c < end; ++c) {
+      const int i = rows[c];
+      bool reflect = visible[mirror[i]] && paired[i];
+      for (int e = edges.offsets[i]; reflect && e < edges.offsets[i + 1]; ++e) {
+        const int j = edges.neighbors[e];
+        reflect = visible[mirror[j]] && paired[j];
+      }
+      solution.recovery[i] = reflect ? Recovery::kMirrored : Recovery::kFoundation;
     }
   });
+
+  // R's mirror image laid out on the vertices of this side: its Laplacian at i is the reflected
+  // Laplacian at the mirror vertex of i, with the weights to go with it
+  std::vector<Vec3> mirrored(n_vertices);
+  parallel_for(n_vertices, threads, kGrain * 8, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) mirrored[i] = reflect_x(detailed[mirror[i]]);
+  });
   const View<const int> row_view{rows.data(), n};
-  const auto weights_r = cotangent_weights(edges, {mirrored_r.data(), n_vertices}, row_view, threads);
-  const auto weights_f = cotangent_weights(edges, {mirrored_f.data(), n_vertices}, row_view, threads);
+  const auto weights_r = cotangent_weights(edges, {mirrored.data(), n_vertices}, row_view, threads);
+  const auto weights_f = cotangent_weights(edges, foundation, row_view, threads);
 
   // lower triangle of the matrix, by columns, and the right-hand side
   SparseMatrix matrix(n, n);
@@ -159,24 +188,20 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
     std::vector<std::pair<int, double>> entries;
     for (int c = begin; c < end; ++c) {
       const int i = rows[c];
-      // Eq. 9: the mirror vertex is visible only with its whole ring; a Laplacian across the border
-      // of what was observed would carry the border's step into the solution
-      bool mirror_visible = visible[mirror[i]];
-      for (int e = edges.offsets[i]; mirror_visible && e < edges.offsets[i + 1]; ++e)
-        mirror_visible = visible[mirror[edges.neighbors[e]]];
-      solution.recovery[i] = mirror_visible ? Recovery::kMirrored : Recovery::kFoundation;
-      const auto& m = mirror_visible ? mirrored_r : mirrored_f;
-      const auto& differential_weights = mirror_visible ? weights_r : weights_f;
-
+      const bool reflected = solution.recovery[i] == Recovery::kMirrored;
+      const Vec3* m = reflected ? mirrored.data() : foundation.data;
       double diagonal = 0.0, b[3] = {0.0, 0.0, 0.0};
       entries.clear();
       for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
         const int j = edges.neighbors[e];
-        const double w = weights_r[e], wd = differential_weights[e];
+        // one weight an edge, for both its rows and both sides of the equation: where the boundary
+        // agrees with the differentials, the solution is exactly the surface that they came from
+        const bool both = reflected && solution.recovery[j] != Recovery::kFoundation;
+        const double w = both ? weights_r[e] : weights_f[e];
         diagonal += w;
-        b[0] += wd * (double(m[i].x) - m[j].x);
-        b[1] += wd * (double(m[i].y) - m[j].y);
-        b[2] += wd * (double(m[i].z) - m[j].z);
+        b[0] += w * (double(m[i].x) - m[j].x);
+        b[1] += w * (double(m[i].y) - m[j].y);
+        b[2] += w * (double(m[i].z) - m[j].z);
         if (column[j] < 0) {
           b[0] += w * detailed[j].x;
           b[1] += w * detailed[j].y;

@@ -17,7 +17,8 @@ constexpr int kErodedRings = 2;      // one vertex a pixel in the dense part: tw
 constexpr float kFadeLength = 40.f;  // mm: about half a face; beyond, the model's own colour
 constexpr int kSmoothRounds = 2;     // rounds that take pores and noise out of the offsets
 constexpr int kMembraneSweeps = 3;   // forward and backward; the picture is still after two
-constexpr int kFewestForMedian = 64;
+constexpr int kFewestForTone = 64;
+constexpr float kLitSkinLow = 0.5f, kLitSkinHigh = 0.8f;
 
 // Neighbours of each vertex: the next corner of each face around it, i.e. the whole ring inside the
 // mesh and all but one on its border. Only faces with a corner that is not `done` count, so that
@@ -92,35 +93,44 @@ std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
   return ok;
 }
 
-// Median of 8-bit values.
-float median(const std::array<int, 256>& histogram, int count) {
+// Weights of Rec. 601; nearly the perceived lightness for colours as photos store them.
+float lightness(Vec3 c) { return 0.299f * c.x + 0.587f * c.y + 0.114f * c.z; }
+
+// The lightness below which a share of the known vertices lies.
+float lightness_quantile(const std::array<int, 256>& histogram, int count, float share) {
   int value = 0;
-  for (int below = histogram[0]; 2 * below < count; below += histogram[++value]) {
+  for (int below = histogram[0]; float(below) < share * float(count) && value < 255;
+       below += histogram[++value]) {
   }
   return float(value);
 }
 
-// The model's colours, each channel scaled so that its median over the known vertices is the
-// photo's: the complexion and the light of the photo.
+// The model's colours under the light of the photo and in its complexion: each channel is scaled so
+// that the lit skin of both agrees. Lit skin is the lighter half of the known vertices, without the
+// lightest fifth: darker are shadows, beards, brows and glasses, lighter are highlights.
 std::vector<Vec3> toned_fallback(const TextureInput& in, const std::vector<std::uint8_t>& known,
                                  const std::vector<Vec3>& color) {
-  std::array<std::array<int, 256>, 3> photo{}, model{};
+  std::array<int, 256> histogram{};
   int count = 0;
   for (std::size_t v = 0; v < known.size(); ++v) {
     if (!known[v]) continue;
-    const Rgb p = to_rgb(color[v]), m = in.fallback[static_cast<int>(v)];
-    ++photo[0][p.r], ++photo[1][p.g], ++photo[2][p.b];
-    ++model[0][m.r], ++model[1][m.g], ++model[2][m.b];
+    ++histogram[to_byte(lightness(color[v]))];
     ++count;
   }
-  std::array<float, 3> gain{1.f, 1.f, 1.f};
-  if (count >= kFewestForMedian)
-    for (int i = 0; i < 3; ++i)
-      gain[i] = median(photo[i], count) / std::max(median(model[i], count), 1.f);
+  const float low = lightness_quantile(histogram, count, kLitSkinLow) - 1.f;
+  const float high = lightness_quantile(histogram, count, kLitSkinHigh) + 1.f;
+  Vec3 photo{0.f, 0.f, 0.f}, model{1.f, 1.f, 1.f};
+  for (std::size_t v = 0; v < known.size(); ++v) {
+    if (!known[v] || lightness(color[v]) < low || lightness(color[v]) > high) continue;
+    photo = photo + color[v];
+    model = model + to_vec(in.fallback[static_cast<int>(v)]);
+  }
+  Vec3 gain{1.f, 1.f, 1.f};
+  if (count >= kFewestForTone) gain = {photo.x / model.x, photo.y / model.y, photo.z / model.z};
   std::vector<Vec3> toned(known.size());
   for (std::size_t v = 0; v < known.size(); ++v) {
     const Vec3 c = to_vec(in.fallback[static_cast<int>(v)]);
-    toned[v] = {gain[0] * c.x, gain[1] * c.y, gain[2] * c.z};
+    toned[v] = {gain.x * c.x, gain.y * c.y, gain.z * c.z};
   }
   return toned;
 }

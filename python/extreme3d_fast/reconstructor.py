@@ -186,6 +186,7 @@ class Reconstructor:
         # crop and foundation (section 3): identity, expression, viewpoint
         crop = timed("crop", crop_face)(photo, landmarks.points, size=self.crop_size)
         points = _points_in_crop(landmarks.points, crop.crop_from_image)
+        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
         foundation = timed("fit", self._fitter.fit)(points, self.crop_size)
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
         if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
@@ -213,6 +214,7 @@ class Reconstructor:
         filled = np.zeros_like(face_mask)
         if self.detail == "shading":
             face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
+            face_mask &= in_photo
             bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, face_mask)
             occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
@@ -294,7 +296,7 @@ class Reconstructor:
             crop.image,
             foundation_in_camera,
             faces,
-            visible,
+            visible & _at_vertices(in_photo, foundation_in_camera, camera),
             mirror,
             camera,
             model.colors[skin],
@@ -374,6 +376,20 @@ def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -
     scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
     xy = transform_points(crop_from_image, points[:, :2].astype(np.float64))
     return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
+
+
+def _photo_in_crop(
+    crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
+) -> Bool:
+    """(S, S) pixels of the crop whose centres lie inside the photo; the others are padding."""
+    image_from_crop = np.linalg.inv(crop_from_image)
+    centers = np.arange(size) + 0.5
+    x = image_from_crop[0, 0] * centers + image_from_crop[0, 1] * centers[:, None]
+    y = image_from_crop[1, 0] * centers + image_from_crop[1, 1] * centers[:, None]
+    x, y = x + image_from_crop[0, 2], y + image_from_crop[1, 2]
+    height, width = photo_shape[:2]
+    inside: Bool = (x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5)
+    return inside
 
 
 def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:

@@ -21,8 +21,8 @@ class Recovery(IntEnum):
     MIRRORED = 1
     """Recovered with the differential of its mirror vertex on the detailed mesh R."""
     FOUNDATION = 2
-    """Recovered with the differential of its mirror vertex on the foundation F, for that vertex is
-    hidden as well."""
+    """Recovered with its own differential on the foundation F, for its mirror vertex is hidden as
+    well."""
 
 
 class SoftSymmetry(NamedTuple):
@@ -67,10 +67,11 @@ class SoftSymmetrySolver:
     ) -> SoftSymmetry:
         """Recover the vertices of the region that are not visible.
 
-        The unknowns carry the cotangent Laplacian of their mirror vertex, reflected: on R if that
-        vertex and its ring are visible, on F otherwise. All other vertices are Dirichlet boundary.
-        Three right-hand sides, one sparse Cholesky factorisation. Unknowns with no path to any
-        boundary keep their position.
+        The unknowns carry the cotangent Laplacian of their mirror vertex on R, reflected, if that
+        vertex and its ring are visible, their own on F otherwise. (Eq. 9 reflects F as well; where
+        nothing was observed, a lopsided expression had better stay on its side.) All other vertices
+        are Dirichlet boundary. Three right-hand sides, one sparse Cholesky factorisation. Unknowns
+        with no path to any boundary keep their position.
 
         Args:
             foundation: F, (V, 3) float32, mm, head frame.

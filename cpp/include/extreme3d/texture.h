@@ -31,8 +31,8 @@ struct TextureInput {
 //    halves meet: on known vertices the offset is the difference to their own mirror image, from
 //    there it spreads over the mesh as a screened membrane (u = L² Δu) and fades with L = 40 mm.
 //    So the light of the photo runs on over the seam and the details are the mirrored ones.
-// 3. The rest takes `fallback`, scaled to the median colour of the seen vertices, plus an offset
-//    spread in the same way.
+// 3. The rest takes `fallback`, scaled so that lit skin has the photo's colour, plus an
+//    offset spread in the same way.
 std::vector<Rgb> vertex_colors(const TextureInput& in, int threads);
 
 }  // namespace e3d
