@@ -20,12 +20,13 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only the reconstructor joins them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
         "completion",
         "foundation",
+        "model_readers",
         "occlusion",
         "registration",
         "render",
@@ -40,6 +41,8 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__", "__init__"},
 ]
+# HeadModel.load hands files of other formats to the readers, which make a HeadModel.
+UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {"session", "detect"}
 OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
@@ -73,6 +76,7 @@ def test_module_has_its_place_in_the_layers(module: str) -> None:
 def test_module_imports_only_from_below(module: str) -> None:
     used = imports(SOURCES / f"{module}.py")
     upwards = {name for name in used - {module} if level(name) >= level(module)}
+    upwards -= {name for user, name in UPWARD_ON_USE if user == module}
     assert not upwards, f"{module} imports {sorted(upwards)}"
 
 
