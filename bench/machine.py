@@ -61,3 +61,11 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changed else "")
+
+
+def astronaut() -> Any:
+    """scikit-image's public-domain portrait, (512, 512, 3) uint8 RGB."""
+    import numpy as np
+    from skimage import data
+
+    return np.asarray(data.astronaut(), np.uint8)

@@ -1,4 +1,4 @@
-"""The pipeline, top to bottom: one photo in, a detailed, complete head out (Tran et al., CVPR 2018)."""
+"""The pipeline, top to bottom: one photo in, a detailed, complete head out (Tran et al. 2018)."""
 
 from __future__ import annotations
 
