@@ -443,7 +443,7 @@ def draw_sheet(path: Path, operator, mean, components, topology, colors) -> None
                 faces,
                 colors,
                 yaw=[0, 30, -30, 60][i % 4],
-                size=210,
+                size=180,
                 centre=(0, -15, 20),
                 span=310,
             )

@@ -54,7 +54,7 @@ void evaluate_basis(const LinearBasis& basis, View<const float> alpha, View<cons
   });
 }
 
-void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int threads) {
+void apply_rows(const RowOperator& op, View<const Vec3> in, View<Vec3> out, int threads) {
   parallel_for(op.rows(), threads, kRowBlock, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
       // Products of two floats are exact in double, and so is nearly every sum of so few of them:
@@ -72,7 +72,7 @@ void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int thre
   });
 }
 
-void evaluate_head(const LinearBasis& basis, const std::vector<CsrView>& levels,
+void evaluate_head(const LinearBasis& basis, const std::vector<RowOperator>& levels,
                    View<const float> alpha, View<const float> eta, View<Vec3> out, int threads) {
   const auto floats = [](View<Vec3> v) {
     return View<float>{reinterpret_cast<float*>(v.data), 3 * v.n};

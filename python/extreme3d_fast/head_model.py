@@ -358,7 +358,8 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > _MAX_BYTES:
             raise ValueError(f"it unpacks to {size} bytes, more than {_MAX_BYTES}")
-        with np.load(path, allow_pickle=False) as data:
+        # opened here because NumPy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
     except (
         OSError,
