@@ -87,7 +87,6 @@ def find_photos(folder: Path | None) -> list[str]:
 def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
     """Reconstruct each photo `repeat` times, after one run that does not count."""
     from extreme3d_fast import NoFaceFound, Reconstructor
-    from extreme3d_fast.image_io import load_image
 
     reconstructor = Reconstructor(threads=threads)
     import_memory = peak_memory_mb()
@@ -96,7 +95,7 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
     vertices: list[int] = []
     for round_ in range(repeat + 1):
         for photo in photos[: 1 if round_ == 0 else None]:
-            source = load_image(photo) if photo else machine.astronaut()
+            source = photo or machine.astronaut()
             started = time.perf_counter()
             try:
                 face = reconstructor.reconstruct(source)
