@@ -103,10 +103,10 @@ def _percentiles(angles: np.ndarray) -> dict[str, float]:
 
 def table(report: Mapping[str, Any]) -> str:
     """The report for people."""
-    lines = [f"{'degrees':<16}" + "".join(f"{f'p{p}':>8}" for p in PERCENTILES) + f"{'n':>10}"]
+    names = [f"p{p}" for p in PERCENTILES]
+    lines = [f"{'degrees':<16}" + "".join(f"{name:>8}" for name in names) + f"{'n':>10}"]
     for name in ("seam", "surroundings"):
         row = report[name]
-        lines.append(
-            f"{name:<16}" + "".join(f"{row[f'p{p}']:>8.2f}" for p in PERCENTILES) + f"{row['n']:>10}"
-        )
+        values = "".join(f"{row[p]:>8.2f}" for p in names)
+        lines.append(f"{name:<16}{values}{row['n']:>10}")
     return "\n".join([*lines, f"{report['photos']} photos"])

@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=800, help="photos to look at")
     options = parser.parse_args()
     photos = options.data / "photos"
-    labels, points = (
-        dict(np.load(photos / n)) for n in ("face_labels.npz", "landmarks478.npz")
-    )
+    labels, points = (dict(np.load(photos / n)) for n in ("face_labels.npz", "landmarks478.npz"))
     clear = np.array([n.startswith(("celebamask", "utkface")) for n in labels["names"].tolist()])
     pool = np.flatnonzero(clear & (np.abs(labels["pose_whenet"]) < MAX_ANGLE).all(1))
     chosen = np.random.default_rng(0).choice(pool, min(options.count, len(pool)), replace=False)

@@ -404,7 +404,7 @@ def _rotate(b_from_a: npt.NDArray[Any], directions: Float32) -> Float32:
 def _recoverable_region(model: HeadModel) -> Bool:
     """Skin vertices that soft symmetry may move: where bump maps apply, and a few rings into mouth,
     nostrils and eye sockets, which follow the surface that they hang on."""
-    region = model.face_weight > 0
+    region: Bool = model.face_weight > 0
     for _ in range(_RINGS_INTO_OPENINGS):
         grown = region.copy()
         grown[model.faces[region[model.faces].any(axis=1)]] = True
@@ -414,7 +414,7 @@ def _recoverable_region(model: HeadModel) -> Bool:
 
 def _eroded(seen: Bool, faces: npt.NDArray[np.int32]) -> Bool:
     """Without the vertices that have a neighbour which is not seen."""
-    inner = seen.copy()
+    inner: Bool = seen.copy()
     inner[faces[~seen[faces].all(axis=1)]] = False
     return inner
 
