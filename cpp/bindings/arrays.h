@@ -36,6 +36,15 @@ inline void require_shape(const py::array& a, const char* name,
                               shape_of(a));
 }
 
+inline void require_range(const std::int32_t* values, py::ssize_t n, const char* name, int low,
+                          int high) {
+  for (py::ssize_t i = 0; i < n; ++i)
+    if (values[i] < low || values[i] >= high)
+      throw std::invalid_argument(std::string(name) + " has index " + std::to_string(values[i]) +
+                                  " outside [" + std::to_string(low) + ", " +
+                                  std::to_string(high) + ")");
+}
+
 // (n,) array as a view of scalars.
 template <class T>
 View<const T> view(const Array<T>& a, const char* name, py::ssize_t n = -1) {
@@ -49,15 +58,19 @@ inline View<const Vec3> vec3_view(const Array<float>& a, const char* name, py::s
   return {reinterpret_cast<const Vec3*>(a.data()), static_cast<int>(a.shape(0))};
 }
 
+// (n,) int32 of indices within [low, high); anything else is a ValueError.
+inline View<const std::int32_t> index_view(const Array<std::int32_t>& a, const char* name,
+                                           py::ssize_t n, int low, int high) {
+  const auto values = view(a, name, n);
+  require_range(values.data, a.size(), name, low, high);
+  return values;
+}
+
 // (F, 3) int32 as triangles; indices are checked against n_vertices.
 inline View<const Tri> tri_view(const Array<std::int32_t>& a, const char* name, int n_vertices) {
   require_shape(a, name, {-1, 3});
-  const auto* p = a.data();
-  for (py::ssize_t i = 0; i < a.size(); ++i)
-    if (p[i] < 0 || p[i] >= n_vertices)
-      throw std::invalid_argument(std::string(name) + " has index " + std::to_string(p[i]) +
-                                  " outside [0, " + std::to_string(n_vertices) + ")");
-  return {reinterpret_cast<const Tri*>(p), static_cast<int>(a.shape(0))};
+  require_range(a.data(), a.size(), name, 0, n_vertices);
+  return {reinterpret_cast<const Tri*>(a.data()), static_cast<int>(a.shape(0))};
 }
 
 // (H, W) image.

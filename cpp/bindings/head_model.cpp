@@ -49,8 +49,8 @@ class HeadEvaluator {
  private:
   void add_level(const Array<std::int32_t>& indptr, const Array<std::int32_t>& indices,
                  const Array<float>& weights) {
-    const CsrView op{view(indptr, "subdivision indptr"), view(indices, "subdivision indices"),
-                     view(weights, "subdivision weights", indices.shape(0))};
+    const RowOperator op{view(indptr, "subdivision indptr"), view(indices, "subdivision indices"),
+                         view(weights, "subdivision weights", indices.shape(0))};
     if (op.indptr.n < 1 || op.indptr[0] != 0 || op.indptr[op.indptr.n - 1] != op.indices.n)
       throw std::invalid_argument("subdivision indptr should run from 0 to the number of indices");
     for (int r = 0; r < op.rows(); ++r)
@@ -68,7 +68,7 @@ class HeadEvaluator {
   Array<float> mean_, identity_, expression_;
   std::vector<CsrArrays> level_arrays_;
   LinearBasis basis_{};
-  std::vector<CsrView> levels_;
+  std::vector<RowOperator> levels_;
   int n_vertices_ = 0;
 };
 

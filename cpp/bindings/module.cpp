@@ -7,13 +7,17 @@ namespace py = pybind11;
 
 void bind_completion(py::module_&);
 void bind_dense(py::module_&);
+void bind_fill(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_registration(py::module_&);
+void bind_smooth_depth(py::module_&);
+void bind_render(py::module_&);
 void bind_soft_symmetry(py::module_&);
 void bind_sparse(py::module_&);
+void bind_texture(py::module_&);
 void bind_zipper(py::module_&);
 
 }  // namespace e3d::bind
@@ -25,10 +29,14 @@ PYBIND11_MODULE(_core, m) {
   bind_landmark_fit(m);
   bind_mesh(m);
   bind_rasterize(m);
+  bind_smooth_depth(m);
   bind_dense(m);
   bind_sparse(m);
   bind_registration(m);
   bind_soft_symmetry(m);
   bind_completion(m);
   bind_zipper(m);
+  bind_texture(m);
+  bind_render(m);
+  bind_fill(m);
 }

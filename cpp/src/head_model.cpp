@@ -54,11 +54,11 @@ void evaluate_basis(const LinearBasis& basis, View<const float> alpha, View<cons
   });
 }
 
-void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int threads) {
+void apply_rows(const RowOperator& op, View<const Vec3> in, View<Vec3> out, int threads) {
   parallel_for(op.rows(), threads, kRowBlock, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
-      // Products of two floats are exact in double, so a vertex and its mirror image, whose rows
-      // list mirrored neighbours in the same order, come out as exact images of each other.
+      // Products of two floats are exact in double, and so is nearly every sum of so few of them:
+      // the order of a row's entries does not matter, and a symmetric head stays exactly symmetric.
       double x = 0, y = 0, z = 0;
       for (int k = op.indptr[r]; k < op.indptr[r + 1]; ++k) {
         const double w = op.weights[k];
@@ -72,7 +72,7 @@ void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int thre
   });
 }
 
-void evaluate_head(const LinearBasis& basis, const std::vector<CsrView>& levels,
+void evaluate_head(const LinearBasis& basis, const std::vector<RowOperator>& levels,
                    View<const float> alpha, View<const float> eta, View<Vec3> out, int threads) {
   const auto floats = [](View<Vec3> v) {
     return View<float>{reinterpret_cast<float*>(v.data), 3 * v.n};

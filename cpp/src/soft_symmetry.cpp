@@ -1,1 +1,238 @@
-// soft_symmetry.cpp
+// soft_symmetry.cpp — Eq. 9 as a Dirichlet problem, solved by Eigen's sparse Cholesky.
+#include "extreme3d/soft_symmetry.h"
+
+#include <Eigen/OrderingMethods>
+#include <Eigen/SparseCholesky>
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "extreme3d/laplacian.h"
+#include "extreme3d/parallel.h"
+
+namespace e3d {
+
+namespace {
+
+constexpr int kGrain = 2048;
+
+using SparseMatrix = Eigen::SparseMatrix<double, Eigen::ColMajor, int>;
+using Cholesky = Eigen::SimplicialLLT<SparseMatrix, Eigen::Lower, Eigen::NaturalOrdering<int>>;
+
+bool all_finite(View<const Vec3> x) {
+  for (int i = 0; i < x.n; ++i)
+    if (!std::isfinite(x[i].x + x[i].y + x[i].z)) return false;
+  return true;
+}
+
+// Approximate minimum degree order of the vertices of the region.
+std::vector<int> elimination_order(const EdgeRows& edges, View<const std::uint8_t> region) {
+  std::vector<int> vertices, local(region.n, -1);
+  for (int i = 0; i < region.n; ++i)
+    if (region[i]) {
+      local[i] = static_cast<int>(vertices.size());
+      vertices.push_back(i);
+    }
+  const int n = static_cast<int>(vertices.size());
+  std::vector<Eigen::Triplet<double, int>> pattern;
+  for (int r = 0; r < n; ++r) {
+    const int i = vertices[r];
+    pattern.emplace_back(r, r, 1.0);
+    for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
+      if (const int c = local[edges.neighbors[e]]; c >= 0) pattern.emplace_back(r, c, 1.0);
+  }
+  SparseMatrix graph(n, n);
+  graph.setFromTriplets(pattern.begin(), pattern.end());
+  Eigen::PermutationMatrix<Eigen::Dynamic, Eigen::Dynamic, int> permutation;
+  Eigen::AMDOrdering<int>()(graph, permutation);
+  std::vector<int> order(n);
+  for (int k = 0; k < n; ++k) order[k] = vertices[permutation.indices()[k]];
+  return order;
+}
+
+// Unknowns that are connected to the boundary; the others would leave the matrix singular.
+std::vector<std::uint8_t> reachable_unknowns(const EdgeRows& edges,
+                                             const std::vector<std::uint8_t>& unknown) {
+  const int n = edges.n_vertices();
+  std::vector<std::uint8_t> reached(n, 0);
+  std::vector<int> queue;
+  for (int i = 0; i < n; ++i)
+    if (unknown[i])
+      for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
+        if (!unknown[edges.neighbors[e]]) {
+          reached[i] = 1;
+          queue.push_back(i);
+          break;
+        }
+  while (!queue.empty()) {
+    const int i = queue.back();
+    queue.pop_back();
+    for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
+      const int j = edges.neighbors[e];
+      if (unknown[j] && !reached[j]) {
+        reached[j] = 1;
+        queue.push_back(j);
+      }
+    }
+  }
+  return reached;
+}
+
+// Vertices with a true mirror image. A vertex that is its own image is one of the plane of symmetry
+// only if its neighbours are images of each other; tables of meshes that are not quite symmetric
+// (Basel's) use the same entry for vertices that found no partner.
+std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, const std::vector<int>& mirror) {
+  std::vector<std::uint8_t> paired(mirror.size(), 1);
+  for (int i = 0; i < edges.n_vertices(); ++i) {
+    if (mirror[i] != i) continue;
+    const auto begin = edges.neighbors.begin() + edges.offsets[i];
+    const auto end = edges.neighbors.begin() + edges.offsets[i + 1];
+    paired[i] = std::any_of(begin, end, [&](int j) {
+      return mirror[j] != j && std::binary_search(begin, end, mirror[j]);
+    });
+  }
+  return paired;
+}
+
+}  // namespace
+
+struct SoftSymmetrySolver::Internals {
+  EdgeRows edges;
+  std::vector<int> mirror;           // (V,)
+  std::vector<int> order;            // vertices of the region, in elimination order
+  std::vector<std::uint8_t> paired;  // (V,)
+};
+
+SoftSymmetrySolver::SoftSymmetrySolver(View<const Tri> faces, View<const int> mirror,
+                                       View<const std::uint8_t> region)
+    : internals_(std::make_unique<Internals>()) {
+  const int n = mirror.n;
+  if (region.n != n) throw std::invalid_argument("mirror and region differ in length");
+  for (int i = 0; i < n; ++i)
+    if (mirror[i] < 0 || mirror[i] >= n || mirror[mirror[i]] != i)
+      throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(i));
+  internals_->edges = build_edge_rows(faces, n);
+  internals_->mirror.assign(mirror.data, mirror.data + n);
+  internals_->order = elimination_order(internals_->edges, region);
+  internals_->paired = paired_vertices(internals_->edges, internals_->mirror);
+}
+
+SoftSymmetrySolver::~SoftSymmetrySolver() = default;
+SoftSymmetrySolver::SoftSymmetrySolver(SoftSymmetrySolver&&) noexcept = default;
+
+int SoftSymmetrySolver::n_vertices() const { return internals_->edges.n_vertices(); }
+
+SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<const Vec3> detailed,
+                                           View<const std::uint8_t> visible, int threads) const {
+  const auto& [edges, mirror, order, paired] = *internals_;
+  const int n_vertices = edges.n_vertices();
+  if (foundation.n != n_vertices || detailed.n != n_vertices || visible.n != n_vertices)
+    throw std::invalid_argument("foundation, detailed and visible should have " +
+                                std::to_string(n_vertices) + " rows");
+  if (!all_finite(foundation) || !all_finite(detailed))
+    throw std::invalid_argument("foundation and detailed vertices should be finite");
+
+  SymmetrySolution solution;
+  solution.vertices.assign(detailed.data, detailed.data + n_vertices);
+  solution.recovery.assign(n_vertices, Recovery::kKept);
+
+  std::vector<std::uint8_t> unknown(n_vertices, 0);
+  for (const int i : order) unknown[i] = !visible[i];
+  unknown = reachable_unknowns(edges, unknown);
+  std::vector<int> rows, column(n_vertices, -1);
+  for (const int i : order)
+    if (unknown[i]) {
+      column[i] = static_cast<int>(rows.size());
+      rows.push_back(i);
+    }
+  const int n = static_cast<int>(rows.size());
+  if (n == 0) return solution;
+
+  // Eq. 9: a vertex takes the differential of its mirror image if that is visible with its whole
+  // ring; a Laplacian across the border of what was observed would carry the border's step along
+  parallel_for(n, threads, kGrain, [&](int begin, int end) {
+    for (int c = begin; c < end; ++c) {
+      const int i = rows[c];
+      bool reflect = visible[mirror[i]] && paired[i];
+      for (int e = edges.offsets[i]; reflect && e < edges.offsets[i + 1]; ++e) {
+        const int j = edges.neighbors[e];
+        reflect = visible[mirror[j]] && paired[j];
+      }
+      solution.recovery[i] = reflect ? Recovery::kMirrored : Recovery::kFoundation;
+    }
+  });
+
+  // R's mirror image laid out on the vertices of this side: its Laplacian at i is the reflected
+  // Laplacian at the mirror vertex of i, with the weights to go with it
+  std::vector<Vec3> mirrored(n_vertices);
+  parallel_for(n_vertices, threads, kGrain * 8, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) mirrored[i] = reflect_x(detailed[mirror[i]]);
+  });
+  const View<const int> row_view{rows.data(), n};
+  const auto weights_r = cotangent_weights(edges, {mirrored.data(), n_vertices}, row_view, threads);
+  const auto weights_f = cotangent_weights(edges, foundation, row_view, threads);
+
+  // lower triangle of the matrix, by columns, and the right-hand side
+  SparseMatrix matrix(n, n);
+  int* starts = matrix.outerIndexPtr();
+  for (int c = 0; c < n; ++c) {
+    const int i = rows[c];
+    int entries = 1;
+    for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
+      entries += column[edges.neighbors[e]] > c;
+    starts[c + 1] = starts[c] + entries;
+  }
+  matrix.resizeNonZeros(starts[n]);
+  Eigen::Matrix<double, Eigen::Dynamic, 3> rhs(n, 3);
+  parallel_for(n, threads, kGrain, [&](int begin, int end) {
+    std::vector<std::pair<int, double>> entries;
+    for (int c = begin; c < end; ++c) {
+      const int i = rows[c];
+      const bool reflected = solution.recovery[i] == Recovery::kMirrored;
+      const Vec3* m = reflected ? mirrored.data() : foundation.data;
+      double diagonal = 0.0, b[3] = {0.0, 0.0, 0.0};
+      entries.clear();
+      for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
+        const int j = edges.neighbors[e];
+        // one weight an edge, for both its rows and both sides of the equation: where the boundary
+        // agrees with the differentials, the solution is exactly the surface that they came from
+        const bool both = reflected && solution.recovery[j] != Recovery::kFoundation;
+        const double w = both ? weights_r[e] : weights_f[e];
+        diagonal += w;
+        b[0] += w * (double(m[i].x) - m[j].x);
+        b[1] += w * (double(m[i].y) - m[j].y);
+        b[2] += w * (double(m[i].z) - m[j].z);
+        if (column[j] < 0) {
+          b[0] += w * detailed[j].x;
+          b[1] += w * detailed[j].y;
+          b[2] += w * detailed[j].z;
+        } else if (column[j] > c) {
+          entries.emplace_back(column[j], -w);
+        }
+      }
+      std::sort(entries.begin(), entries.end());
+      int k = starts[c];
+      matrix.innerIndexPtr()[k] = c;
+      matrix.valuePtr()[k++] = diagonal;
+      for (const auto& [r, value] : entries) {
+        matrix.innerIndexPtr()[k] = r;
+        matrix.valuePtr()[k++] = value;
+      }
+      for (int d = 0; d < 3; ++d) rhs(c, d) = b[d];
+    }
+  });
+
+  Cholesky cholesky;
+  cholesky.analyzePattern(matrix);
+  cholesky.factorize(matrix);
+  if (cholesky.info() != Eigen::Success)
+    throw std::runtime_error("soft symmetry: the Laplacian of the hidden region is not definite");
+  parallel_for(3, threads, 1, [&](int begin, int end) {
+    for (int d = begin; d < end; ++d) rhs.col(d) = cholesky.solve(rhs.col(d)).eval();
+  });
+  for (int c = 0; c < n; ++c)
+    solution.vertices[rows[c]] = {float(rhs(c, 0)), float(rhs(c, 1)), float(rhs(c, 2))};
+  return solution;
+}
+
+}  // namespace e3d

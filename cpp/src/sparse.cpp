@@ -1,1 +1,28 @@
-// sparse.cpp
+// sparse.cpp — the host loop of the dense-to-sparse conversion.
+#include "extreme3d/sparse.h"
+
+#include "extreme3d/parallel.h"
+
+namespace e3d {
+namespace {
+
+constexpr int kVertexGrain = 8192;
+
+}  // namespace
+
+void sparse_from_dense(View<const Vec3> vertices_in_camera, View<const std::uint8_t> visible,
+                       ImageView<const float> bump, ImageView<const std::uint8_t> valid,
+                       const Camera& camera, int threads, View<Vec3> out,
+                       View<std::uint8_t> moved) {
+  parallel_for(vertices_in_camera.n, threads, kVertexGrain, [&](int begin, int end) {
+    for (int v = begin; v < end; ++v) {
+      const Vec3 at = vertices_in_camera[v];
+      float delta = 0.f;
+      moved[v] =
+          visible[v] && at.z > kNearDepth && sample_bump(bump, valid, project(camera, at), delta);
+      out[v] = moved[v] ? move_along_ray(at, delta) : at;
+    }
+  });
+}
+
+}  // namespace e3d

@@ -1,1 +1,408 @@
-// zipper.cpp
+// zipper.cpp — overlap removal, clipping and stitching of D, its reflection and R.
+#include "extreme3d/zipper.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+
+#include "extreme3d/rasterize.h"
+#include "extreme3d/triangulate.h"
+
+namespace e3d {
+
+namespace {
+
+constexpr int kNone = -1;
+// Pixels closer than this to the border of R are clipped off: they would make slivers. In 1/256 px.
+constexpr double kBorderMargin = 0.3 * kSubPixel;
+// Islands of fewer faces than this stay at the resolution of R: all seam, no detail.
+constexpr int kMinIsland = 24;
+// Attempts to triangulate before a region is given up; every attempt shrinks it.
+constexpr int kMaxAttempts = 32;
+
+// Image plane in the rasteriser's units, y up: faces turned to the camera are counter-clockwise.
+PlanarPoint pixel_center(int x, int y) {
+  return {x * kSubPixel + kSubPixel / 2, -(y * kSubPixel + kSubPixel / 2)};
+}
+
+double squared_distance_to_segment(double px, double py, PlanarPoint a, PlanarPoint b) {
+  const double dx = b.x - a.x, dy = b.y - a.y;
+  const double length2 = dx * dx + dy * dy;
+  const double t =
+      length2 > 0 ? std::clamp(((px - a.x) * dx + (py - a.y) * dy) / length2, 0.0, 1.0) : 0.0;
+  const double ex = a.x + t * dx - px, ey = a.y + t * dy - py;
+  return ex * ex + ey * ey;
+}
+
+bool segments_cross(double ax, double ay, double bx, double by, PlanarPoint c, PlanarPoint d) {
+  const auto side = [](double px, double py, double qx, double qy, double rx, double ry) {
+    return (qx - px) * (ry - py) - (qy - py) * (rx - px);
+  };
+  const double s1 = side(ax, ay, bx, by, c.x, c.y), s2 = side(ax, ay, bx, by, d.x, d.y);
+  const double s3 = side(c.x, c.y, d.x, d.y, ax, ay), s4 = side(c.x, c.y, d.x, d.y, bx, by);
+  return s1 * s2 <= 0 && s3 * s4 <= 0;
+}
+
+// The segment (a, b) comes within the margin of the square [x0, x0 + kSubPixel] x [y0, ...].
+bool near_cell(double x0, double y0, PlanarPoint a, PlanarPoint b) {
+  const double x1 = x0 + kSubPixel, y1 = y0 + kSubPixel;
+  if (a.x >= x0 && a.x <= x1 && a.y >= y0 && a.y <= y1) return true;
+  const double corners[4][2] = {{x0, y0}, {x1, y0}, {x1, y1}, {x0, y1}};
+  for (int k = 0; k < 4; ++k) {
+    const auto& p = corners[k];
+    const auto& q = corners[(k + 1) % 4];
+    if (squared_distance_to_segment(p[0], p[1], a, b) < kBorderMargin * kBorderMargin) return true;
+    if (segments_cross(p[0], p[1], q[0], q[1], a, b)) return true;
+  }
+  const PlanarPoint lower_left{int(x0), int(y0)}, lower_right{int(x1), int(y0)};
+  const PlanarPoint upper_right{int(x1), int(y1)}, upper_left{int(x0), int(y1)};
+  for (const auto& [p, q] : {std::pair{lower_left, lower_right}, std::pair{lower_right, upper_right},
+                             std::pair{upper_right, upper_left}, std::pair{upper_left, lower_left}})
+    if (squared_distance_to_segment(a.x, a.y, p, q) < kBorderMargin * kBorderMargin) return true;
+  return false;
+}
+
+// Triangles of one sewn region. Corners below n_vertices are vertices of R; the others are
+// n_vertices + a vertex of D.
+struct Patch {
+  std::vector<Tri> triangles;
+};
+
+}  // namespace
+
+struct Zipper::Internals {
+  std::vector<Tri> faces;
+  std::vector<int> mirror;
+  std::vector<std::array<int, 3>> neighbors;  // face across the edge v_k -> v_k+1
+  std::vector<int> mirror_face;               // face of the mirrored corners, -1 for none
+
+  int n_vertices() const { return static_cast<int>(mirror.size()); }
+  int n_faces() const { return static_cast<int>(faces.size()); }
+
+  void drop_islands(std::vector<std::uint8_t>& covered) const;
+  std::vector<std::array<int, 3>> border(const std::vector<std::uint8_t>& covered) const;
+  template <class HasVertex>
+  Patch sew(std::vector<std::uint8_t>& covered, const std::vector<PlanarPoint>& corners,
+            const ZipperInput& input, const HasVertex& has_vertex) const;
+};
+
+Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
+    : internals_(std::make_unique<Internals>()) {
+  auto& in = *internals_;
+  in.faces.assign(faces.data, faces.data + faces.n);
+  in.mirror.assign(mirror.data, mirror.data + mirror.n);
+  for (int i = 0; i < mirror.n; ++i)
+    if (mirror[i] < 0 || mirror[i] >= mirror.n || mirror[mirror[i]] != i)
+      throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(i));
+
+  const auto key = [](int a, int b) {
+    return std::uint64_t(std::uint32_t(a)) << 32 | std::uint32_t(b);
+  };
+  std::unordered_map<std::uint64_t, int> face_of_edge;
+  face_of_edge.reserve(3 * faces.n);
+  for (int f = 0; f < faces.n; ++f) {
+    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    for (int k = 0; k < 3; ++k)
+      if (!face_of_edge.emplace(key(v[k], v[(k + 1) % 3]), f).second)
+        throw std::invalid_argument("edge (" + std::to_string(v[k]) + ", " +
+                                    std::to_string(v[(k + 1) % 3]) +
+                                    ") is used twice in the same direction");
+  }
+  in.neighbors.assign(faces.n, {kNone, kNone, kNone});
+  in.mirror_face.assign(faces.n, kNone);
+  for (int f = 0; f < faces.n; ++f) {
+    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    for (int k = 0; k < 3; ++k)
+      if (const auto it = face_of_edge.find(key(v[(k + 1) % 3], v[k])); it != face_of_edge.end())
+        in.neighbors[f][k] = it->second;
+    // reflection turns (v0, v1, v2) into (m0, m2, m1)
+    const int m0 = mirror[v[0]], m1 = mirror[v[1]], m2 = mirror[v[2]];
+    const auto it = face_of_edge.find(key(m1, m0));
+    if (it == face_of_edge.end()) continue;
+    const Tri& g = faces[it->second];
+    if (g.v0 == m2 || g.v1 == m2 || g.v2 == m2) in.mirror_face[f] = it->second;
+  }
+}
+
+Zipper::~Zipper() = default;
+Zipper::Zipper(Zipper&&) noexcept = default;
+int Zipper::n_vertices() const { return internals_->n_vertices(); }
+int Zipper::n_faces() const { return internals_->n_faces(); }
+
+void Zipper::Internals::drop_islands(std::vector<std::uint8_t>& covered) const {
+  std::vector<std::uint8_t> seen(covered.size(), 0);
+  std::vector<int> island;
+  for (int seed = 0; seed < n_faces(); ++seed) {
+    if (!covered[seed] || seen[seed]) continue;
+    island.assign(1, seed);
+    seen[seed] = 1;
+    for (std::size_t head = 0; head < island.size(); ++head)
+      for (const int g : neighbors[island[head]])
+        if (g != kNone && covered[g] && !seen[g]) {
+          seen[g] = 1;
+          island.push_back(g);
+        }
+    if (static_cast<int>(island.size()) < kMinIsland)
+      for (const int f : island) covered[f] = 0;
+  }
+}
+
+// Edges of covered faces with nothing covered on their other side: from, to, face.
+std::vector<std::array<int, 3>> Zipper::Internals::border(
+    const std::vector<std::uint8_t>& covered) const {
+  std::vector<std::array<int, 3>> edges;
+  for (int f = 0; f < n_faces(); ++f) {
+    if (!covered[f]) continue;
+    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    for (int k = 0; k < 3; ++k)
+      if (const int g = neighbors[f][k]; g == kNone || !covered[g])
+        edges.push_back({v[k], v[(k + 1) % 3], f});
+  }
+  return edges;
+}
+
+// Retriangulates the covered faces with the pixels inside them. Faces that cannot be sewn (their
+// border touches or crosses another in the image) are taken out of `covered`.
+template <class HasVertex>
+Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
+                             const std::vector<PlanarPoint>& corners, const ZipperInput& input,
+                             const HasVertex& has_vertex) const {
+  const int width = input.triangle.width, height = input.triangle.height;
+  const int n = n_vertices();
+  std::vector<std::uint8_t> pixel(std::size_t(width) * height);  // 1: dense vertex of the region
+  std::vector<std::uint8_t> cell(pixel.size());  // between pixel (x, y) and (x + 1, y + 1): full
+  std::vector<int> point_of_vertex(n), point_of_pixel(pixel.size());
+
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    drop_islands(covered);
+    const auto border_edges = border(covered);
+    Patch patch;
+    if (border_edges.empty()) return patch;
+
+    for (std::size_t i = 0; i < pixel.size(); ++i) {
+      const int f = input.triangle[static_cast<int>(i)];
+      const int d = input.vertex_of_pixel[static_cast<int>(i)];
+      pixel[i] = f >= 0 && d >= 0 && covered[f] && has_vertex(d);
+    }
+    std::fill(cell.begin(), cell.end(), 0);
+    for (int y = 0; y + 1 < height; ++y)
+      for (int x = 0; x + 1 < width; ++x) {
+        const int i = y * width + x;
+        cell[i] = pixel[i] && pixel[i + 1] && pixel[i + width] && pixel[i + width + 1];
+      }
+    // clip: no cell may touch the border
+    for (const auto& [from, to, face] : border_edges) {
+      const PlanarPoint a = corners[from], b = corners[to];
+      const double m = kBorderMargin;
+      const auto cell_x = [](double x) { return int(std::floor((x - kSubPixel / 2) / kSubPixel)); };
+      const auto cell_y = [](double y) { return int(std::floor((-y - kSubPixel / 2) / kSubPixel)); };
+      const int x0 = std::max(0, cell_x(std::min(a.x, b.x) - m));
+      const int x1 = std::min(width - 2, cell_x(std::max(a.x, b.x) + m));
+      const int y0 = std::max(0, cell_y(std::max(a.y, b.y) + m));
+      const int y1 = std::min(height - 2, cell_y(std::min(a.y, b.y) - m));
+      for (int y = y0; y <= y1; ++y)
+        for (int x = x0; x <= x1; ++x) {
+          auto& full = cell[y * width + x];
+          if (!full) continue;
+          const PlanarPoint lower_left = pixel_center(x, y + 1);
+          full = !near_cell(lower_left.x, lower_left.y, a, b);
+        }
+    }
+
+    // stitch: the strip between the border of R and that of the full cells
+    std::vector<PlanarPoint> points;
+    std::vector<int> corner_of_point;
+    std::vector<BoundaryEdge> edges;
+    std::fill(point_of_vertex.begin(), point_of_vertex.end(), kNone);
+    std::fill(point_of_pixel.begin(), point_of_pixel.end(), kNone);
+    const auto pixel_point = [&](int x, int y) {
+      int& p = point_of_pixel[y * width + x];
+      if (p == kNone) {
+        p = static_cast<int>(points.size());
+        points.push_back(pixel_center(x, y));
+        corner_of_point.push_back(n + input.vertex_of_pixel(x, y));
+      }
+      return p;
+    };
+    const auto vertex_point = [&](int v) {
+      int& p = point_of_vertex[v];
+      if (p == kNone) {
+        p = static_cast<int>(points.size());
+        points.push_back(corners[v]);
+        corner_of_point.push_back(v);
+      }
+      return p;
+    };
+    const auto full = [&](int x, int y) {
+      return x >= 0 && y >= 0 && x + 1 < width && y + 1 < height && cell[y * width + x];
+    };
+    std::vector<int> face_of_edge;
+    for (int y = 0; y + 1 < height; ++y)
+      for (int x = 0; x + 1 < width; ++x) {
+        if (!cell[y * width + x]) continue;
+        // with the strip on the left, full cells are circled clockwise (y up)
+        const auto circle = [&](bool open, int xa, int ya, int xb, int yb) {
+          if (!open) return;
+          const int a = pixel_point(xa, ya), b = pixel_point(xb, yb);
+          edges.push_back({a, b});
+          face_of_edge.push_back(input.triangle(xa, ya));
+        };
+        circle(!full(x, y - 1), x, y, x + 1, y);
+        circle(!full(x + 1, y), x + 1, y, x + 1, y + 1);
+        circle(!full(x, y + 1), x + 1, y + 1, x, y + 1);
+        circle(!full(x - 1, y), x, y + 1, x, y);
+      }
+    for (const auto& [from, to, face] : border_edges) {
+      const int a = vertex_point(from), b = vertex_point(to);
+      edges.push_back({a, b});
+      face_of_edge.push_back(face);
+    }
+
+    const auto strip = triangulate_region({points.data(), static_cast<int>(points.size())},
+                                          {edges.data(), static_cast<int>(edges.size())});
+    if (!strip.broken_edges.empty()) {
+      for (const int e : strip.broken_edges) {
+        const int f = face_of_edge[e];
+        covered[f] = 0;
+        for (const int g : neighbors[f])
+          if (g != kNone) covered[g] = 0;
+      }
+      continue;
+    }
+    patch.triangles.reserve(strip.triangles.size() + 2 * std::size_t(width) * height / 4);
+    for (const Tri& t : strip.triangles)
+      patch.triangles.push_back(
+          {corner_of_point[t.v0], corner_of_point[t.v1], corner_of_point[t.v2]});
+    for (int y = 0; y + 1 < height; ++y)
+      for (int x = 0; x + 1 < width; ++x) {
+        if (!cell[y * width + x]) continue;
+        const int d00 = input.vertex_of_pixel(x, y), d10 = input.vertex_of_pixel(x + 1, y);
+        const int d01 = input.vertex_of_pixel(x, y + 1), d11 = input.vertex_of_pixel(x + 1, y + 1);
+        const Vec3 falling = input.dense[d00] - input.dense[d11];
+        const Vec3 rising = input.dense[d10] - input.dense[d01];
+        if (dot(falling, falling) <= dot(rising, rising)) {
+          patch.triangles.push_back({n + d00, n + d01, n + d11});
+          patch.triangles.push_back({n + d00, n + d11, n + d10});
+        } else {
+          patch.triangles.push_back({n + d00, n + d01, n + d10});
+          patch.triangles.push_back({n + d10, n + d01, n + d11});
+        }
+      }
+    return patch;
+  }
+  std::fill(covered.begin(), covered.end(), 0);
+  return {};
+}
+
+ZipperedMesh Zipper::zip(const ZipperInput& input) const {
+  const auto& in = *internals_;
+  const int n = in.n_vertices(), n_faces = in.n_faces(), n_dense = input.dense.n;
+  if (input.sparse.n != n || input.foundation_in_camera.n != n || input.observed.n != n ||
+      input.recovered.n != n)
+    throw std::invalid_argument("zip: per-vertex arrays should have " + std::to_string(n) +
+                                " rows");
+  const int width = input.triangle.width, height = input.triangle.height;
+  if (input.camera.width != width || input.camera.height != height)
+    throw std::invalid_argument("zip: camera and triangle differ in size");
+  if (input.vertex_of_pixel.width != width || input.vertex_of_pixel.height != height)
+    throw std::invalid_argument("zip: triangle and vertex_of_pixel differ in shape");
+  if (input.reflected.n != n_dense || input.reflected_defined.n != n_dense)
+    throw std::invalid_argument("zip: dense and reflected differ in length");
+  for (int i = 0; i < width * height; ++i)
+    if (input.triangle[i] >= n_faces || input.vertex_of_pixel[i] >= n_dense)
+      throw std::invalid_argument("zip: pixel " + std::to_string(i) +
+                                  " names a face or a vertex that does not exist");
+
+  // overlap of R with D: faces whose corners all took their position from D
+  std::vector<PlanarPoint> corners(n, PlanarPoint{0, 0});
+  std::vector<std::uint8_t> usable(n, 0);
+  for (int v = 0; v < n; ++v) {
+    if (!input.observed[v]) continue;
+    const SnappedVertex p = snap(input.camera, input.foundation_in_camera[v]);
+    usable[v] = p.x >= 0 && p.y >= 0 && p.x <= width * kSubPixel && p.y <= height * kSubPixel;
+    if (usable[v]) corners[v] = {p.x, -p.y};
+  }
+  std::vector<std::uint8_t> covered(n_faces, 0);
+  for (int f = 0; f < n_faces; ++f) {
+    const auto [v0, v1, v2] = in.faces[f];
+    if (!usable[v0] || !usable[v1] || !usable[v2]) continue;
+    const PlanarPoint a = corners[v0], b = corners[v1], c = corners[v2];
+    covered[f] = std::int64_t(b.x - a.x) * (c.y - a.y) > std::int64_t(b.y - a.y) * (c.x - a.x);
+  }
+  const Patch seen = in.sew(covered, corners, input, [](int) { return true; });
+
+  // the same on the hidden side: faces recovered by symmetry whose mirror image is covered by D,
+  // sewn in the image plane of that mirror image
+  std::vector<std::uint8_t> mirrored(n_faces, 0);
+  for (int f = 0; f < n_faces; ++f) {
+    const int g = in.mirror_face[f];
+    if (!covered[f] || g == kNone || covered[g]) continue;
+    const auto [v0, v1, v2] = in.faces[g];
+    mirrored[f] = input.recovered[v0] || input.recovered[v1] || input.recovered[v2];
+  }
+  const Patch hidden =
+      in.sew(mirrored, corners, input, [&](int d) { return input.reflected_defined[d] != 0; });
+
+  // R without the overlap, then D, then the reflected part of D; only what is used is kept
+  ZipperedMesh out;
+  std::vector<std::uint8_t> replaced(n_faces, 0);
+  for (int f = 0; f < n_faces; ++f) {
+    if (covered[f]) replaced[f] = 1;
+    if (mirrored[f]) replaced[in.mirror_face[f]] = 1;
+  }
+  std::vector<int> sparse_id(n, kNone), dense_id(n_dense, kNone), reflected_id(n_dense, kNone);
+  const auto use = [](int& id) { id = 0; };
+  for (int f = 0; f < n_faces; ++f)
+    if (!replaced[f])
+      for (const int v : {in.faces[f].v0, in.faces[f].v1, in.faces[f].v2}) use(sparse_id[v]);
+  std::vector<std::uint8_t> on_seam(n, 0);
+  for (const Tri& t : seen.triangles)
+    for (const int c : {t.v0, t.v1, t.v2}) {
+      use(c < n ? sparse_id[c] : dense_id[c - n]);
+      if (c < n) on_seam[c] = 1;
+    }
+  for (const Tri& t : hidden.triangles)
+    for (const int c : {t.v0, t.v1, t.v2}) {
+      use(c < n ? sparse_id[in.mirror[c]] : reflected_id[c - n]);
+      if (c < n) on_seam[in.mirror[c]] = 1;
+    }
+  const auto emit = [&](std::vector<int>& ids, View<const Vec3> positions, VertexSource source) {
+    for (int i = 0; i < positions.n; ++i) {
+      if (ids[i] == kNone) continue;
+      ids[i] = static_cast<int>(out.vertices.size());
+      out.vertices.push_back(positions[i]);
+      out.source.push_back(source);
+      out.index.push_back(i);
+      out.seam.push_back(source == VertexSource::kSparse && on_seam[i]);
+    }
+  };
+  const std::size_t bound = std::size_t(n) + 2 * std::size_t(n_dense);
+  out.vertices.reserve(bound);
+  out.source.reserve(bound);
+  out.index.reserve(bound);
+  out.seam.reserve(bound);
+  emit(sparse_id, input.sparse, VertexSource::kSparse);
+  emit(dense_id, input.dense, VertexSource::kDense);
+  emit(reflected_id, input.reflected, VertexSource::kReflected);
+
+  out.faces.reserve(n_faces + seen.triangles.size() + hidden.triangles.size());
+  for (int f = 0; f < n_faces; ++f)
+    if (!replaced[f]) {
+      const auto [v0, v1, v2] = in.faces[f];
+      out.faces.push_back({sparse_id[v0], sparse_id[v1], sparse_id[v2]});
+    }
+  const auto seen_id = [&](int c) { return c < n ? sparse_id[c] : dense_id[c - n]; };
+  for (const Tri& t : seen.triangles)
+    out.faces.push_back({seen_id(t.v0), seen_id(t.v1), seen_id(t.v2)});
+  const auto hidden_id = [&](int c) {
+    return c < n ? sparse_id[in.mirror[c]] : reflected_id[c - n];
+  };
+  for (const Tri& t : hidden.triangles)  // a reflection turns triangles over
+    out.faces.push_back({hidden_id(t.v0), hidden_id(t.v2), hidden_id(t.v1)});
+  return out;
+}
+
+}  // namespace e3d

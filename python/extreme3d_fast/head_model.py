@@ -1,4 +1,4 @@
-"""The head model: identity and expression coefficients in, a complete head mesh out (paper §3, Eq. 1–2)."""
+"""The head model: identity and expression coefficients in, a head mesh out (paper §3, Eq. 1–2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from extreme3d_fast import _core
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
-#: Largest mesh and largest array accepted from a file; keeps a hostile header from asking for all memory.
+#: Largest unpacked file accepted, so that a hostile header cannot ask for all memory.
 _MAX_BYTES = 1 << 30
 _SKIN = "skin"
 
@@ -33,8 +33,7 @@ class SubdivisionLevel:
     weights: F32  # (nnz,)
 
 
-@dataclass(frozen=True)
-class LandmarkBasis:
+class LandmarkBasis(NamedTuple):
     """The linear model at landmarks only: position = mean + identity·α + expression·η."""
 
     mean: F32  # (L, 3) mm
@@ -68,7 +67,9 @@ class HeadModel:
     part_vertex_range: I32 = field(default_factory=lambda: np.zeros((0, 2), np.int32))  #: (P, 2)
     part_faces: Mapping[str, I32] = field(default_factory=dict)  #: name -> (Fp, 3)
     face_weight: F32 = field(default_factory=lambda: np.zeros(0, np.float32))  #: (Ns,) in [0, 1]
-    face_region: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  #: (Ns,)
+    face_region: npt.NDArray[np.bool_] = field(
+        default_factory=lambda: np.zeros(0, np.bool_)
+    )  #: (Ns,)
     uv: F32 = field(default_factory=lambda: np.zeros((0, 2), np.float32))  #: (Nuv, 2)
     faces_uv: I32 = field(default_factory=lambda: np.zeros((0, 3), np.int32))  #: (F, 3) into uv
     #: Landmark correspondences: triangle in `all_faces` and barycentric weights; empty if unknown.
@@ -76,7 +77,9 @@ class HeadModel:
     landmarks68_bary: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     landmarks478_faces: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     landmarks478_bary: F32 = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-    colors: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3), np.uint8))  #: (V, 3)
+    colors: npt.NDArray[np.uint8] = field(
+        default_factory=lambda: np.zeros((0, 3), np.uint8)
+    )  #: (V, 3)
     coarse_quads: I32 = field(default_factory=lambda: np.zeros((0, 4), np.int32))  #: (Qc, 4)
     coarse_mirror: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  #: (Vc,)
 
@@ -86,11 +89,23 @@ class HeadModel:
             put(self, name, _readonly(getattr(self, name), name, dtype))
         put(self, "expression_names", tuple(map(str, self.expression_names)))
         put(self, "part_names", tuple(map(str, self.part_names)))
-        put(self, "subdivision", tuple(
-            SubdivisionLevel(*(_readonly(getattr(s, k), f"subdivision {k}", d)
-                               for k, d in (("indptr", np.int32), ("indices", np.int32), ("weights", np.float32))))
-            for s in self.subdivision
-        ))  # fmt: skip
+        put(
+            self,
+            "subdivision",
+            tuple(
+                SubdivisionLevel(
+                    *(
+                        _readonly(getattr(s, k), f"subdivision {k}", d)
+                        for k, d in (
+                            ("indptr", np.int32),
+                            ("indices", np.int32),
+                            ("weights", np.float32),
+                        )
+                    )
+                )
+                for s in self.subdivision
+            ),
+        )
         _shape("mean", self.mean, (-1, 3))
         vc = len(self.mean)
         _shape("identity", self.identity, (-1, vc, 3))
@@ -162,11 +177,14 @@ class HeadModel:
         arrays = _read_npz(path)
         try:
             names = tuple(str(n) for n in arrays["part_names"])
-            levels = []
+            levels: list[SubdivisionLevel] = []
             while f"sub{len(levels)}_indptr" in arrays:
                 stem = f"sub{len(levels)}_"
-                levels.append(SubdivisionLevel(arrays[stem + "indptr"], arrays[stem + "indices"],
-                                               arrays[stem + "weights"]))  # fmt: skip
+                levels.append(
+                    SubdivisionLevel(
+                        arrays[stem + "indptr"], arrays[stem + "indices"], arrays[stem + "weights"]
+                    )
+                )
             return cls(
                 expression_names=tuple(str(n) for n in arrays["expression_names"]),
                 part_names=names,
@@ -214,10 +232,14 @@ class HeadModel:
             weights = weights[:, used]
 
             def at(basis: F32) -> F32:
-                found = np.einsum("lv,kvd->kld", weights, basis[:, used].astype(float), optimize=True)
+                found = np.einsum(
+                    "lv,kvd->kld", weights, basis[:, used].astype(float), optimize=True
+                )
                 return _readonly(found, "landmark basis", np.float32)  # type: ignore[no-any-return]
 
-            cache[which] = LandmarkBasis(at(self.mean[None])[0], at(self.identity), at(self.expression))
+            cache[which] = LandmarkBasis(
+                at(self.mean[None])[0], at(self.identity), at(self.expression)
+            )
         return cache[which]
 
     # === Sizes ===
@@ -270,13 +292,24 @@ class HeadModel:
 
 
 _ARRAYS: dict[str, Any] = {
-    "mean": np.float32, "identity": np.float32, "expression": np.float32, "faces": np.int32,
-    "mirror": np.int32, "part_vertex_range": np.int32, "face_weight": np.float32,
-    "face_region": np.bool_, "uv": np.float32, "faces_uv": np.int32,
-    "landmarks68_faces": np.int32, "landmarks68_bary": np.float32,
-    "landmarks478_faces": np.int32, "landmarks478_bary": np.float32,
-    "colors": np.uint8, "coarse_quads": np.int32, "coarse_mirror": np.int32,
-}  # fmt: skip
+    "mean": np.float32,
+    "identity": np.float32,
+    "expression": np.float32,
+    "faces": np.int32,
+    "mirror": np.int32,
+    "part_vertex_range": np.int32,
+    "face_weight": np.float32,
+    "face_region": np.bool_,
+    "uv": np.float32,
+    "faces_uv": np.int32,
+    "landmarks68_faces": np.int32,
+    "landmarks68_bary": np.float32,
+    "landmarks478_faces": np.int32,
+    "landmarks478_bary": np.float32,
+    "colors": np.uint8,
+    "coarse_quads": np.int32,
+    "coarse_mirror": np.int32,
+}
 
 
 def _readonly(value: Any, name: str, dtype: Any) -> Any:
@@ -290,7 +323,9 @@ def _readonly(value: Any, name: str, dtype: Any) -> Any:
 
 
 def _shape(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
-    ok = array.ndim == len(shape) and all(s in (-1, n) for s, n in zip(shape, array.shape, strict=True))
+    ok = array.ndim == len(shape) and all(
+        s in (-1, n) for s, n in zip(shape, array.shape, strict=True)
+    )
     if not ok:
         wanted = ", ".join("*" if s < 0 else str(s) for s in shape)
         raise ValueError(f"{name} should have shape ({wanted}), has {array.shape}")
@@ -323,8 +358,19 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > _MAX_BYTES:
             raise ValueError(f"it unpacks to {size} bytes, more than {_MAX_BYTES}")
-        with np.load(path, allow_pickle=False) as data:
+        # opened here because NumPy leaves a damaged file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError, KeyError, SyntaxError, MemoryError, NotImplementedError,
-            RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        SyntaxError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path} is not a readable head model: {error}") from error

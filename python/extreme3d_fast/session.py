@@ -65,7 +65,9 @@ class Session:
                 str(self.path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the runtime's exceptions share no base class of their own
-            raise InvalidModelFile(f"path: {self.path} is not a usable ONNX file: {error}") from error
+            raise InvalidModelFile(
+                f"path: {self.path} is not a usable ONNX file: {error}"
+            ) from error
         #: The file's contract, as text.
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         missing = [key for key in REQUIRED_METADATA if key not in self.metadata]

@@ -7,9 +7,9 @@
 
 namespace e3d {
 
-// Sparse matrix by rows: row r holds weights[k] at column indices[k] for k in [indptr[r],
+// Sparse rows: row r holds weights[k] at column indices[k] for k in [indptr[r],
 // indptr[r + 1]). Here every row takes weighted averages of vertices of the level before.
-struct CsrView {
+struct RowOperator {
   View<const std::int32_t> indptr;   // (rows + 1,)
   View<const std::int32_t> indices;  // (nnz,)
   View<const float> weights;         // (nnz,)
@@ -29,11 +29,11 @@ void evaluate_basis(const LinearBasis& basis, View<const float> alpha, View<cons
                     View<float> out, int threads);
 
 // out[r] = Σ_k weights[k] in[indices[k]]: one subdivision level.
-void apply_rows(const CsrView& op, View<const Vec3> in, View<Vec3> out, int threads);
+void apply_rows(const RowOperator& op, View<const Vec3> in, View<Vec3> out, int threads);
 
 // The whole model: coarse basis, then every level in turn, the last into out. Scratch is two small
 // arrays for the coarser levels.
-void evaluate_head(const LinearBasis& basis, const std::vector<CsrView>& levels,
+void evaluate_head(const LinearBasis& basis, const std::vector<RowOperator>& levels,
                    View<const float> alpha, View<const float> eta, View<Vec3> out, int threads);
 
 }  // namespace e3d

@@ -1,0 +1,61 @@
+# Two commands for a newcomer: `make demo [PHOTO=path]` and `make test`. Both need Python 3.10 or
+# later, a C++20 compiler and make; everything else is installed into .venv.
+PYTHON ?= python3
+PHOTO ?=
+OUT ?= out
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+SHIPPED := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE \
+  $(shell find cpp python -type f -not -name '*.pyc' -not -name '_core*.so')
+CPP := $(shell find cpp -name '*.h' -o -name '*.cpp')
+
+.PHONY: demo test check format stubs bench clean
+
+demo: $(VENV)/demo
+	$(VENV)/bin/extreme3d demo $(if $(PHOTO),"$(PHOTO)") -o "$(OUT)"
+
+test: check
+	$(PY) -m pytest
+
+check: $(VENV)/test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
+
+format: $(VENV)/test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CPP)
+
+# Types of the C++ module, for mypy and editors: run after a binding has changed, and commit.
+stubs: $(VENV)/test
+	$(PIP) install pybind11-stubgen
+	$(VENV)/bin/pybind11-stubgen extreme3d_fast._core --output-dir build/stubs
+	cp build/stubs/extreme3d_fast/_core.pyi python/extreme3d_fast/_core.pyi
+	$(PY) -m ruff check --fix --quiet python/extreme3d_fast/_core.pyi
+	$(PY) -m ruff format python/extreme3d_fast/_core.pyi
+
+bench: $(VENV)/demo
+	$(PY) -m bench stages
+
+clean:
+	rm -rf build dist out $(VENV)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or later is needed; say make PYTHON=... where it is"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The wheel is built once for all targets, from the sources as they are now.
+$(VENV)/wheel: $(SHIPPED) | $(PY)
+	rm -rf dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	touch $@
+
+$(VENV)/demo $(VENV)/test: $(VENV)/wheel
+	$(PIP) install --force-reinstall --no-deps dist/*.whl
+	$(PIP) install "$$(echo dist/*.whl)[$(@F)]"
+	touch $@

@@ -1,0 +1,39 @@
+// smooth_depth.h — depth of the smooth surface behind the triangles.
+//
+// Boubekeur, Alexa. Phong Tessellation. 2008. A pixel is about a third of a triangle of the head
+// model; without this the dense mesh would show the model's facets.
+#pragma once
+
+#include <vector>
+
+#include "extreme3d/types.h"
+
+namespace e3d {
+
+// Depth (mm) at which the ray through the surface point P = sum b_i P_i meets the Phong surface of
+// the triangle, to first order. P_i, n_i in the camera frame, b_i on the surface (not the screen).
+E3D_HD inline float phong_depth(const Vec3 (&p)[3], const Vec3 (&n)[3], const float (&b)[3]) {
+  // Half way between the triangle and its tangent planes: exact to second order on a sphere. (Phong
+  // tessellation for rendering takes 3/4, which looks rounder than the surface is.)
+  constexpr float kAlpha = 0.5f;
+  constexpr float kMinCosine = 0.15f;  // towards grazing rays the first order means nothing
+  const Vec3 x = b[0] * p[0] + b[1] * p[1] + b[2] * p[2];
+  Vec3 offset{0.f, 0.f, 0.f}, normal{0.f, 0.f, 0.f};
+  for (int k = 0; k < 3; ++k) {
+    offset = offset - (b[k] * kAlpha * dot(x - p[k], n[k])) * n[k];
+    normal = normal + b[k] * n[k];
+  }
+  normal = normalize_or_zero(normal);
+  const Vec3 ray = (1.f / x.z) * x;  // one millimetre of depth along it
+  const float slope = dot(normal, ray);
+  if (!(slope < -kMinCosine)) return x.z;
+  return x.z + dot(offset, normal) / slope;
+}
+
+// depth (H, W) mm and what `rasterize` gave for it; pixels without a face keep +inf.
+// normals (V,): unit, camera frame, outward.
+std::vector<float> smooth_depth(ImageView<const float> depth, ImageView<const int> triangle,
+                                ImageView<const Vec2> barycentric, View<const Vec3> vertices,
+                                View<const Vec3> normals, View<const Tri> faces, int threads);
+
+}  // namespace e3d

@@ -1,0 +1,338 @@
+"""
+C++ core of extreme3d_fast
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "HeadEvaluator",
+    "LandmarkFitOptions",
+    "LandmarkFitter",
+    "SoftSymmetrySolver",
+    "Zipper",
+    "boundary_loops",
+    "complete_dense",
+    "compose_depth",
+    "dense_mesh",
+    "face_normals",
+    "fill_harmonic",
+    "fit_landmarks",
+    "mesh_report",
+    "rasterize",
+    "recover_dense",
+    "register_dense",
+    "render",
+    "smooth_depth",
+    "sparse_from_dense",
+    "triangulate_region",
+    "unique_edges",
+    "vertex_colors",
+    "vertex_faces",
+    "vertex_neighbours",
+    "vertex_normals",
+    "vertex_visibility",
+]
+
+class HeadEvaluator:
+    """
+    Linear head model with fixed subdivision; arrays checked once.
+    """
+    def __init__(
+        self,
+        mean: numpy.typing.NDArray[numpy.float32],
+        identity: numpy.typing.NDArray[numpy.float32],
+        expression: numpy.typing.NDArray[numpy.float32],
+        levels: collections.abc.Sequence[
+            tuple[
+                typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+                typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+                typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+            ]
+        ],
+    ) -> None: ...
+    def evaluate(
+        self,
+        identity: numpy.typing.NDArray[numpy.float32],
+        expression: numpy.typing.NDArray[numpy.float32],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (K,) and (E,) float32 coefficients -> (V, 3) float32 mm in the head frame.
+        """
+
+class LandmarkFitOptions:
+    """
+    Priors, bounds and stopping rule of a landmark fit.
+    """
+    def __init__(
+        self,
+        *,
+        focal: typing.SupportsFloat | typing.SupportsIndex,
+        focal_log_sigma: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        identity_sigma: typing.SupportsFloat | typing.SupportsIndex,
+        expression_sigma: typing.SupportsFloat | typing.SupportsIndex,
+        expression_min: typing.SupportsFloat | typing.SupportsIndex,
+        expression_max: typing.SupportsFloat | typing.SupportsIndex,
+        huber: typing.SupportsFloat | typing.SupportsIndex,
+        max_iterations: typing.SupportsInt | typing.SupportsIndex,
+        tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+
+class LandmarkFitter:
+    """
+    Gauss-Newton fit of a landmark basis.
+    """
+    def __init__(
+        self,
+        mean: numpy.typing.NDArray[numpy.float32],
+        identity: numpy.typing.NDArray[numpy.float32],
+        expression: numpy.typing.NDArray[numpy.float32],
+    ) -> None: ...
+    def fit(
+        self,
+        points: numpy.typing.NDArray[numpy.float32],
+        weights: numpy.typing.NDArray[numpy.float32],
+        options: LandmarkFitOptions,
+        *,
+        directions: numpy.typing.NDArray[numpy.float32] | None = None,
+        depth: numpy.typing.NDArray[numpy.float32] | None = None,
+        depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> dict: ...
+    def linearise(
+        self,
+        points: numpy.typing.NDArray[numpy.float32],
+        weights: numpy.typing.NDArray[numpy.float32],
+        options: LandmarkFitOptions,
+        *,
+        identity: numpy.typing.NDArray[numpy.float32],
+        expression: numpy.typing.NDArray[numpy.float32],
+        camera_from_head: numpy.typing.NDArray[numpy.float32],
+        focal: typing.SupportsFloat | typing.SupportsIndex,
+        directions: numpy.typing.NDArray[numpy.float32] | None = None,
+        depth: numpy.typing.NDArray[numpy.float32] | None = None,
+        depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
+    ) -> tuple: ...
+
+class SoftSymmetrySolver:
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        mirror: numpy.typing.NDArray[numpy.int32],
+        region: numpy.typing.NDArray[numpy.uint8],
+    ) -> None: ...
+    def solve(
+        self,
+        foundation: numpy.typing.NDArray[numpy.float32],
+        detailed: numpy.typing.NDArray[numpy.float32],
+        visible: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]: ...
+
+class Zipper:
+    def __init__(
+        self, faces: numpy.typing.NDArray[numpy.int32], mirror: numpy.typing.NDArray[numpy.int32]
+    ) -> None: ...
+    def zip(
+        self,
+        sparse: numpy.typing.NDArray[numpy.float32],
+        foundation_in_camera: numpy.typing.NDArray[numpy.float32],
+        observed: numpy.typing.NDArray[numpy.uint8],
+        recovered: numpy.typing.NDArray[numpy.uint8],
+        dense: numpy.typing.NDArray[numpy.float32],
+        reflected: numpy.typing.NDArray[numpy.float32],
+        reflected_defined: numpy.typing.NDArray[numpy.uint8],
+        triangle: numpy.typing.NDArray[numpy.int32],
+        vertex_of_pixel: numpy.typing.NDArray[numpy.int32],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> tuple[
+        numpy.typing.NDArray[numpy.float32],
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.uint8],
+        numpy.typing.NDArray[numpy.int32],
+        numpy.typing.NDArray[numpy.uint8],
+    ]: ...
+
+def boundary_loops(
+    faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
+) -> tuple: ...
+def complete_dense(
+    triangle: numpy.typing.NDArray[numpy.int32],
+    uv: numpy.typing.NDArray[numpy.float32],
+    residual: numpy.typing.NDArray[numpy.float32],
+    sparse: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    mirror: numpy.typing.NDArray[numpy.int32],
+    recovered: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]: ...
+def compose_depth(
+    depth: numpy.typing.NDArray[numpy.float32],
+    bump: numpy.typing.NDArray[numpy.float32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def dense_mesh(
+    depth: numpy.typing.NDArray[numpy.float32],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    max_slope: typing.SupportsFloat | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def face_normals(
+    vertices: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def fill_harmonic(
+    values: numpy.typing.NDArray[numpy.float32],
+    known: numpy.typing.NDArray[numpy.uint8],
+    region: numpy.typing.NDArray[numpy.uint8],
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+) -> tuple: ...
+def fit_landmarks(
+    mean: numpy.typing.NDArray[numpy.float32],
+    identity: numpy.typing.NDArray[numpy.float32],
+    expression: numpy.typing.NDArray[numpy.float32],
+    points: numpy.typing.NDArray[numpy.float32],
+    weights: numpy.typing.NDArray[numpy.float32],
+    options: LandmarkFitOptions,
+    *,
+    directions: numpy.typing.NDArray[numpy.float32] | None = None,
+    depth: numpy.typing.NDArray[numpy.float32] | None = None,
+    depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> dict: ...
+def mesh_report(
+    vertices: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> dict: ...
+def rasterize(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    cull_back_faces: bool = True,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def recover_dense(
+    triangle: numpy.typing.NDArray[numpy.int32],
+    uv: numpy.typing.NDArray[numpy.float32],
+    residual: numpy.typing.NDArray[numpy.float32],
+    sparse_vertices: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def register_dense(
+    triangle: numpy.typing.NDArray[numpy.int32],
+    barycentric: numpy.typing.NDArray[numpy.float32],
+    vertex_of_pixel: numpy.typing.NDArray[numpy.int32],
+    dense_vertices: numpy.typing.NDArray[numpy.float32],
+    sparse_vertices: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def render(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    colors: numpy.typing.NDArray[numpy.uint8],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    clay: bool,
+    supersample: typing.SupportsInt | typing.SupportsIndex,
+    background: typing.Annotated[
+        collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(3)"
+    ],
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint8]: ...
+def smooth_depth(
+    depth: numpy.typing.NDArray[numpy.float32],
+    triangle: numpy.typing.NDArray[numpy.int32],
+    barycentric: numpy.typing.NDArray[numpy.float32],
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    normals_in_camera: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def sparse_from_dense(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    visible: numpy.typing.NDArray[numpy.uint8],
+    bump: numpy.typing.NDArray[numpy.float32],
+    valid: numpy.typing.NDArray[numpy.uint8],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def triangulate_region(
+    points: numpy.typing.NDArray[numpy.int32], boundary: numpy.typing.NDArray[numpy.int32]
+) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...
+def unique_edges(
+    faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.int32]: ...
+def vertex_colors(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    seen: numpy.typing.NDArray[numpy.uint8],
+    mirror_of: numpy.typing.NDArray[numpy.int32],
+    fallback: numpy.typing.NDArray[numpy.uint8],
+    photo: numpy.typing.NDArray[numpy.uint8],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint8]: ...
+def vertex_faces(
+    faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
+) -> tuple: ...
+def vertex_neighbours(
+    faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
+) -> tuple: ...
+def vertex_normals(
+    vertices: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    offsets: numpy.typing.NDArray[numpy.int32],
+    vertex_faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def vertex_visibility(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    normals_in_camera: numpy.typing.NDArray[numpy.float32],
+    depth: numpy.typing.NDArray[numpy.float32],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    min_cosine: typing.SupportsFloat | typing.SupportsIndex,
+    depth_tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.uint8]: ...

@@ -1,0 +1,303 @@
+"""The command `extreme3d`: reconstruct photos, show what is installed, run the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+
+from extreme3d_fast.errors import Extreme3DError
+from extreme3d_fast.face import Face
+from extreme3d_fast.image_io import load_image
+from extreme3d_fast.mesh_io import FORMATS
+
+ALL_DONE, SOME_FAILED, WRONG_USE = 0, 1, 2
+
+_EPILOG = """exit status: 0 every photo gave a face; 1 at least one did not, the others are
+written; 2 wrong use, or nothing could be tried at all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    0: every photo gave a face. 1: at least one did not, the others are written. 2: wrong use.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("extreme3d: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="extreme3d", description="Detailed, complete 3D heads from single photos."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    reconstruct = commands.add_parser(
+        "reconstruct",
+        help="photos to 3D files",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    reconstruct.add_argument("photos", nargs="+", metavar="PHOTO", help="image files")
+    reconstruct.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder, made if missing"
+    )
+    reconstruct.add_argument(
+        "--format",
+        action="append",
+        choices=[suffix[1:] for suffix in FORMATS],
+        help="file format, may be given several times (default: glb)",
+    )
+    reconstruct.add_argument(
+        "--turntable", action="store_true", help="also write a PNG with views from several sides"
+    )
+    reconstruct.add_argument(
+        "--all-faces", action="store_true", help="every face of a photo, not only the main one"
+    )
+    _add_run_options(reconstruct)
+    reconstruct.set_defaults(run=_reconstruct)
+
+    info = commands.add_parser("info", help="versions, devices and model files")
+    info.set_defaults(run=_info)
+
+    demo = commands.add_parser("demo", help="reconstruct a portrait and draw it")
+    demo.add_argument(
+        "photo", nargs="?", metavar="PHOTO", help="default: scikit-image's astronaut, if installed"
+    )
+    demo.add_argument(
+        "-o", "--output", type=Path, default=Path("out"), metavar="OUT", help="default: out/"
+    )
+    _add_run_options(demo)
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=min(os.cpu_count() or 1, 4),
+        metavar="N",
+        help="default: %(default)s",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, is {value}")
+    return value
+
+
+def make_reconstructor(options: argparse.Namespace) -> Any:
+    """Import late: `extreme3d --help` stays fast, and tests put a stand-in here."""
+    from extreme3d_fast.reconstructor import Reconstructor
+
+    return Reconstructor(device=options.device, threads=options.threads)
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    formats = list(dict.fromkeys(options.format or ["glb"]))
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        reconstructor = make_reconstructor(options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        return _refuse(error)
+    failed = 0
+    progress = Progress(len(options.photos), sys.stderr)
+    for photo, name in zip(options.photos, unique_names(options.photos), strict=True):
+        started = time.perf_counter()
+        try:
+            image = load_image(photo)
+            if options.all_faces:
+                faces = list(reconstructor.reconstruct_all(image))
+            else:
+                faces = [reconstructor.reconstruct(image)]
+            written = [
+                path
+                for stem, face in _stems(name, faces)
+                for path in write_face(face, options.output / stem, formats, options.turntable)
+            ]
+        except Exception as error:  # whatever one photo does, the others are tried
+            failed += 1
+            progress.say(f"{photo}: {str(error) or type(error).__name__}")
+        else:
+            if not faces:
+                failed += 1
+                progress.say(f"{photo}: no face found")
+            for face in faces:
+                for warning in face.warnings:
+                    progress.say(f"{photo}: warning: {warning}")
+            seconds = time.perf_counter() - started
+            for path in written:
+                progress.say(f"{photo} -> {path} ({seconds:.2f} s)", sys.stdout)
+        progress.step()
+    progress.close()
+    if failed:
+        print(f"extreme3d: {failed} of {len(options.photos)} photos failed", file=sys.stderr)
+    return SOME_FAILED if failed else ALL_DONE
+
+
+def _refuse(error: Exception) -> int:
+    print(f"extreme3d: {error}", file=sys.stderr)
+    return WRONG_USE
+
+
+def _stems(name: str, faces: Sequence[Face]) -> Iterator[tuple[str, Face]]:
+    for i, face in enumerate(faces):
+        yield (f"{name}_face{i + 1}" if len(faces) > 1 else name), face
+
+
+def unique_names(photos: Sequence[str]) -> list[str]:
+    """A file name without suffix for each photo, no two alike even where case does not count.
+
+    Photos of the same name get _2, _3 and so on, in the order given.
+    """
+    # Names that a first photo asks for are not handed to a second one of another name.
+    wanted = {Path(photo).stem.casefold() for photo in photos}
+    taken: set[str] = set()
+    names = []
+    for photo in photos:
+        stem = Path(photo).stem or "photo"
+        name, count = stem, 1
+        while name.casefold() in taken or (count > 1 and name.casefold() in wanted):
+            count += 1
+            name = f"{stem}_{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def write_face(face: Face, stem: Path, formats: Sequence[str], turntable: bool) -> list[Path]:
+    """Write a face as `stem` + each format, and the turntable sheet; returns what was written."""
+    written = []
+    for suffix in formats:
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        face.save(path)
+        written.append(path)
+    if turntable:
+        path = stem.with_name(f"{stem.name}_turntable.png")
+        data = cv2.imencode(".png", cv2.cvtColor(face.turntable_sheet(), cv2.COLOR_RGB2BGR))[1]
+        path.write_bytes(data.tobytes())
+        written.append(path)
+    return written
+
+
+class Progress:
+    """A bar on a terminal, redrawn in place; messages go above it. Silent where there is none."""
+
+    WIDTH = 30
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self._total, self._done, self._stream = total, 0, stream
+        self._shown = total > 1 and stream.isatty()
+        self._started = time.perf_counter()
+        self._draw()
+
+    def step(self) -> None:
+        """One photo more is done."""
+        self._done += 1
+        self._draw()
+
+    def say(self, text: str, stream: TextIO | None = None) -> None:
+        """Print a line above the bar."""
+        self._clear()
+        print(text, file=stream or self._stream, flush=True)
+        self._draw()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _draw(self) -> None:
+        if not self._shown:
+            return
+        filled = self.WIDTH * self._done // self._total
+        bar = "#" * filled + "." * (self.WIDTH - filled)
+        spent = time.perf_counter() - self._started
+        left = spent / self._done * (self._total - self._done) if self._done else 0.0
+        rest = f", {left:.0f} s left" if self._done else ""
+        self._stream.write(f"\r\x1b[K[{bar}] {self._done}/{self._total}{rest}")
+        self._stream.flush()
+
+
+def _info(_: argparse.Namespace) -> int:
+    print(f"extreme3d_fast {_version('extreme3d-fast')} on {platform.platform()}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} logical cores")
+    for package in ("numpy", "opencv-python-headless", "onnxruntime"):
+        print(f"{package} {_version(package)}")
+    try:
+        providers = import_module("onnxruntime").get_available_providers()
+        print(
+            "network devices: " + ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
+        )
+    except ImportError as error:
+        print(f"network devices: none, {error}")
+    try:
+        core = import_module("extreme3d_fast._core")
+        print(f"C++ core: {core.__file__}")
+    except ImportError as error:
+        print(f"C++ core: missing, {error}")
+    assets = Path(__file__).parent / "assets"
+    print(f"model files in {assets}:")
+    for path in sorted(assets.glob("*")):
+        if path.suffix in (".npz", ".onnx"):
+            print(f"  {path.name:28} {path.stat().st_size / 1e6:7.2f} MB")
+    return ALL_DONE
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _demo(options: argparse.Namespace) -> int:
+    source: Any = options.photo
+    name = Path(source).stem if source else "astronaut"
+    if not source:
+        try:
+            source = import_module("skimage.data").astronaut()
+        except ImportError:
+            return _refuse(
+                ValueError("give a PHOTO, or install scikit-image for its astronaut portrait")
+            )
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        image = load_image(source)
+        reconstructor = make_reconstructor(options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        return _refuse(error)
+    try:
+        face = reconstructor.reconstruct(image)
+        written = write_face(face, options.output / name, ["glb", "ply"], turntable=True)
+    except (Extreme3DError, OSError, ValueError, RuntimeError) as error:
+        print(f"extreme3d: {error}", file=sys.stderr)
+        return SOME_FAILED
+    print(face)
+    for stage, milliseconds in face.timings.items():
+        print(f"  {stage:24} {milliseconds:8.1f} ms")
+    for warning in face.warnings:
+        print(f"warning: {warning}")
+    for path in written:
+        print(f"wrote {path}")
+    return ALL_DONE

@@ -1,0 +1,449 @@
+"""The pipeline, top to bottom: one photo in, a detailed, complete head out (Tran et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from extreme3d_fast.bump import estimate_bump
+from extreme3d_fast.camera import Camera
+from extreme3d_fast.completion import complete_dense
+from extreme3d_fast.dense import compose_depth, dense_mesh
+from extreme3d_fast.detect import FaceDetector, FaceLandmarks, crop_face, transform_points
+from extreme3d_fast.errors import NoFaceFound
+from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.foundation import LandmarkFitter
+from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.image_io import ImageSource, load_image
+from extreme3d_fast.mesh import vertex_normals
+from extreme3d_fast.mesh_io import Mesh
+from extreme3d_fast.occlusion import (
+    FillMethod,
+    check_fill_method,
+    estimate_face_mask,
+    fill_bump,
+    find_holes,
+)
+from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
+from extreme3d_fast.registration import Registration, register_dense
+from extreme3d_fast.smooth_depth import smooth_depth
+from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
+from extreme3d_fast.sparse import sparse_from_dense
+from extreme3d_fast.texture import vertex_colors
+from extreme3d_fast.zipper import VertexSource, ZipperedMesh, Zipper
+
+__all__ = ["Detail", "Reconstructor"]
+
+Detail = Literal["shading", "none"]
+"""Where the bump map comes from: the shading rule, or nowhere (foundation only)."""
+
+Float32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A vertex counts as seen if its surface is turned by less than 66 degrees from the viewing ray:
+# beyond that a pixel spans more than twice its size on the surface, and neither depth nor bump map
+# say much.
+_MIN_COSINE = 0.4
+# A vertex further behind the depth buffer than this is covered by another part of the head, mm.
+_DEPTH_TOLERANCE = 2.0
+# Below this the network's points say little about the face, and the result warns.
+_MIN_LANDMARK_CONFIDENCE = 0.5
+# The bump map fades out at lips and lids, so that little is left to follow further in.
+_RINGS_INTO_OPENINGS = 5
+# A fit this far from its points (in fractions of the crop) is probably none, and the result warns.
+_MAX_LANDMARK_RMS = 0.02
+_OCCLUDED_WARNING = 0.3
+
+
+class Reconstructor:
+    """Reconstructs faces; owns what is worth keeping between calls.
+
+    Networks, head model, the symbolic half of the sparse solver and the mesh adjacency are loaded
+    once. One instance serves one thread at a time; calls from several threads wait for each other.
+
+    Args:
+        device: "cpu".
+        threads: threads per stage, at least 1; the result is the same for any number.
+        head_model: head model to fit; None for the built-in one.
+        crop_size: side of the square crop that is reconstructed, px. More pixels, more vertices.
+        detail: source of the bump map; see `Detail`.
+        occlusion: how occluded pixels are filled: "smooth" from around them, "none" not at all.
+        symmetry: recover the hidden side from the visible one (section 4.3).
+
+    Raises:
+        ValueError: an option that does not exist.
+        OcclusionUnavailable: a way of filling that this version does not have.
+
+    Example:
+        >>> import extreme3d_fast as e3d
+        >>> reconstructor = e3d.Reconstructor(threads=1)
+        >>> reconstructor.reconstruct_all(np.zeros((64, 64, 3), np.uint8))
+        []
+    """
+
+    def __init__(
+        self,
+        *,
+        device: Literal["cpu"] = "cpu",
+        threads: int = 2,
+        head_model: HeadModel | None = None,
+        crop_size: int = 500,
+        detail: Detail = "shading",
+        occlusion: FillMethod = "smooth",
+        symmetry: bool = True,
+    ) -> None:
+        _check_option("device", device, ("cpu",))
+        _check_option("detail", detail, ("shading", "none"))
+        if threads < 1:
+            raise ValueError(f"threads should be at least 1, is {threads}")
+        if not 64 <= crop_size <= 4096:
+            raise ValueError(f"crop_size should be in [64, 4096], is {crop_size}")
+        self.device = device
+        self.threads = threads
+        self.crop_size = crop_size
+        self.detail: Detail = detail
+        self.occlusion = check_fill_method(occlusion)
+        self.symmetry = symmetry
+        self.head_model = model = head_model or HeadModel.load()
+        self._detector = FaceDetector(threads=threads)
+        self._fitter = LandmarkFitter(model)
+        skin = slice(0, model.skin_vertex_count)
+        self._region = _recoverable_region(model)
+        self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
+        self._zipper = Zipper(model.faces, model.mirror[skin])
+        self._lock = threading.Lock()
+
+    # === Reconstruction ===
+
+    def reconstruct(self, image: ImageSource) -> Face:
+        """Reconstruct the main face of a photo.
+
+        Args:
+            image: path, (H, W, 3) uint8 RGB, (H, W) grey, or a PIL image; see `load_image`.
+
+        Returns:
+            The face; `warnings` names what could not be done as it should.
+
+        Raises:
+            NoFaceFound: nothing in the photo looks like a face.
+            InvalidImage: not an image, or one that cannot be read.
+            FileNotFoundError: there is no such file.
+        """
+        with self._lock:
+            timings: dict[str, float] = {}
+            photo = _timed(timings, "load", load_image)(image)
+            detections = _timed(timings, "detect", self._detector.detect)(photo)
+            if not detections:
+                raise NoFaceFound(f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}")
+            points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detections[0])
+            return self._reconstruct(photo, points, timings)
+
+    def reconstruct_all(self, image: ImageSource) -> list[Face]:
+        """Reconstruct every face of a photo, the main one first; empty if there is none.
+
+        Args:
+            image: as for `reconstruct`.
+
+        Raises:
+            InvalidImage, FileNotFoundError: as for `reconstruct`.
+        """
+        with self._lock:
+            photo = load_image(image)
+            faces = []
+            for detection in self._detector.detect_all(photo):
+                timings: dict[str, float] = {}
+                points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detection)
+                faces.append(self._reconstruct(photo, points, timings))
+            return faces
+
+    def reconstruct_batch(self, images: Iterable[ImageSource]) -> list[Face]:
+        """Reconstruct the main face of each photo, in order.
+
+        Raises:
+            NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`, on the first photo
+                that has the fault.
+        """
+        return [self.reconstruct(image) for image in images]
+
+    def _reconstruct(
+        self, photo: npt.NDArray[np.uint8], landmarks: FaceLandmarks, timings: dict[str, float]
+    ) -> Face:
+        model, threads = self.head_model, self.threads
+        skin = slice(0, model.skin_vertex_count)
+        faces, mirror = model.faces, model.mirror[skin]
+        warnings: list[str] = []
+
+        def timed(name: str, function: Callable[P, T]) -> Callable[P, T]:
+            return _timed(timings, name, function)
+
+        # crop and foundation (section 3): identity, expression, viewpoint
+        crop = timed("crop", crop_face)(photo, landmarks.points, size=self.crop_size)
+        points = _points_in_crop(landmarks.points, crop.crop_from_image)
+        foundation = timed("fit", self._fitter.fit)(points, self.crop_size)
+        camera, camera_from_head = foundation.camera, foundation.camera_from_head
+        if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
+            warnings.append(f"face landmarks are not confident ({landmarks.confidence:.2f})")
+        if foundation.landmark_rms > _MAX_LANDMARK_RMS * self.crop_size:
+            warnings.append(f"landmarks fit badly ({foundation.landmark_rms:.1f} px)")
+
+        # foundation mesh F (Eq. 1-2) and what each pixel sees of it
+        head = timed("head_model", model.vertices)(
+            foundation.identity, foundation.expression, threads=threads
+        )
+        foundation_in_head = head[skin]
+        normals = timed("normals", vertex_normals)(foundation_in_head, faces, threads=threads)
+        foundation_in_camera = _transform(camera_from_head, foundation_in_head)
+        normals_in_camera = _rotate(camera_from_head, normals)
+        raster = timed("rasterize", rasterize)(foundation_in_camera, faces, camera, threads=threads)
+        weight = timed("face_weight", interpolate)(raster, model.face_weight, faces)
+        depth = timed("smooth_depth", smooth_depth)(
+            raster, foundation_in_camera, normals_in_camera, faces, threads=threads
+        )
+
+        # bump map (section 4.1), occluded pixels filled (section 4.2)
+        bump = np.zeros_like(depth)
+        face_mask = weight > 0
+        filled = np.zeros_like(face_mask)
+        if self.detail == "shading":
+            face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
+            bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, face_mask)
+            occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
+            bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
+            filled = occlusion.hole
+            if occlusion.fraction > _OCCLUDED_WARNING:
+                warnings.append(f"{occlusion.fraction:.0%} of the visible face is occluded")
+
+        # dense mesh D (Eq. 4), one vertex a pixel of the face region
+        detailed_depth = compose_depth(np.where(weight > 0, depth, np.float32(np.inf)), bump)
+        dense = timed("dense", dense_mesh)(detailed_depth, camera, threads=threads)
+        head_from_camera = np.linalg.inv(camera_from_head.astype(np.float64))
+        dense_in_head = _transform(head_from_camera, dense.vertices)
+
+        # sparse mesh R: visible vertices of F moved to the detailed depth
+        visible = timed("visibility", vertex_visibility)(
+            foundation_in_camera,
+            normals_in_camera,
+            raster.depth,
+            camera,
+            min_cosine=_MIN_COSINE,
+            depth_tolerance=_DEPTH_TOLERANCE,
+            threads=threads,
+        )
+        moved_in_camera, moved = timed("sparse", sparse_from_dense)(
+            foundation_in_camera, visible, bump, weight > 0, camera, threads=threads
+        )
+        observed = _eroded(visible & moved & self._region, faces)
+        moved_in_head = _transform(head_from_camera, moved_in_camera)
+        sparse_in_head = np.where(observed[:, None], moved_in_head, foundation_in_head)
+
+        # soft symmetry on the sparse mesh (Eq. 9)
+        recovery = np.zeros(len(sparse_in_head), np.uint8)
+        if self.symmetry:
+            sparse_in_head, recovery = timed("soft_symmetry", self._symmetry.solve)(
+                foundation_in_head, sparse_in_head, observed, threads=threads
+            )
+        recovered = recovery > 0
+
+        # registration (Eq. 6-8) and the dense mesh reflected into the hidden side (Eq. 10)
+        registration = timed("registration", register_dense)(
+            raster, dense, dense_in_head, sparse_in_head, faces, threads=threads
+        )
+        reflected = timed("completion", complete_dense)(
+            registration.triangle,
+            registration.uv,
+            registration.residual,
+            sparse_in_head,
+            faces,
+            mirror,
+            recovered,
+            threads=threads,
+        )
+
+        # final shape S: overlap removed, the meshes sewn together
+        mesh = timed("zipper", self._zipper.zip)(
+            sparse_in_head,
+            foundation_in_camera,
+            observed,
+            recovered,
+            dense_in_head,
+            reflected.vertices,
+            reflected.defined,
+            raster.triangle,
+            dense.vertex_of_pixel,
+            camera,
+        )
+
+        # where every vertex came from, and its colour
+        pixel = np.flatnonzero(dense.vertex_of_pixel >= 0)  # of each dense vertex, row-major
+        filled_vertex = _at_vertices(filled, foundation_in_camera, camera)
+        origin_of_sparse = np.select(
+            [observed & filled_vertex, observed, recovery == Recovery.MIRRORED],
+            [Provenance.FILLED, Provenance.OBSERVED, Provenance.MIRRORED],
+            Provenance.MODEL,
+        )
+        origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
+        origin_of_reflected = np.full(len(pixel), Provenance.MIRRORED)
+        color_of_sparse = timed("texture", vertex_colors)(
+            crop.image,
+            foundation_in_camera,
+            faces,
+            visible,
+            mirror,
+            camera,
+            model.colors[skin],
+            threads=threads,
+        )
+        color_of_dense = crop.image.reshape(-1, 3)[pixel]
+        color_of_reflected = _reflected_colors(
+            color_of_dense, color_of_sparse, registration, faces, mirror
+        )
+
+        return Face(
+            vertices=mesh.vertices,
+            faces=mesh.faces,
+            colors=_gather(mesh, color_of_sparse, color_of_dense, color_of_reflected),
+            provenance=_gather(mesh, origin_of_sparse, origin_of_dense, origin_of_reflected),
+            warnings=tuple(warnings),
+            timings=timings,
+            foundation=foundation_in_head,
+            foundation_faces=faces,
+            identity=foundation.identity,
+            expression=foundation.expression,
+            camera=camera,
+            camera_from_head=camera_from_head,
+            crop_from_image=crop.crop_from_image,
+            depth=detailed_depth,
+            bump=bump,
+            face_mask=face_mask,
+            photo=crop.image,
+            parts=self._parts(head, crop.image, raster, camera, camera_from_head),
+        )
+
+    def _parts(
+        self,
+        head: Float32,
+        photo: npt.NDArray[np.uint8],
+        raster: Raster,
+        camera: Camera,
+        camera_from_head: Float32,
+    ) -> dict[str, Mesh]:
+        """Eyeballs, teeth and tongue; eyeballs take the photo's colours where it shows them."""
+        model = self.head_model
+        parts = {}
+        for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
+            if name == "skin":
+                continue
+            vertices, faces = head[begin:end], model.part_faces[name] - begin
+            colors = model.colors[begin:end]
+            if name.endswith("eye"):
+                in_camera = _transform(camera_from_head, vertices)
+                normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
+                visible = vertex_visibility(in_camera, normals, raster.depth, camera)
+                mirror = np.full(end - begin, -1, np.int32)
+                colors = vertex_colors(photo, in_camera, faces, visible, mirror, camera, colors)
+            parts[name] = Mesh(vertices, faces, colors)
+        return parts
+
+
+def _timed(timings: dict[str, float], name: str, function: Callable[P, T]) -> Callable[P, T]:
+    """`function`, its run time in ms written to `timings`."""
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        timings[name] = 1e3 * (time.perf_counter() - start)
+        return result
+
+    return run
+
+
+def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} should be one of {', '.join(options)}; is {value!r}")
+
+
+def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
+    """(468, 3) landmarks of the photo in the crop; relative depth scales with the picture."""
+    scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
+    xy = transform_points(crop_from_image, points[:, :2].astype(np.float64))
+    return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
+
+
+def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:
+    moved = points @ b_from_a[:3, :3].T.astype(np.float32) + b_from_a[:3, 3].astype(np.float32)
+    return np.ascontiguousarray(moved, np.float32)
+
+
+def _rotate(b_from_a: npt.NDArray[Any], directions: Float32) -> Float32:
+    return np.ascontiguousarray(directions @ b_from_a[:3, :3].T.astype(np.float32))
+
+
+def _recoverable_region(model: HeadModel) -> Bool:
+    """Skin vertices that soft symmetry may move: where bump maps apply, and a few rings into mouth,
+    nostrils and eye sockets, which follow the surface that they hang on."""
+    region = model.face_weight > 0
+    for _ in range(_RINGS_INTO_OPENINGS):
+        grown = region.copy()
+        grown[model.faces[region[model.faces].any(axis=1)]] = True
+        region = grown & model.face_region
+    return region
+
+
+def _eroded(seen: Bool, faces: npt.NDArray[np.int32]) -> Bool:
+    """Without the vertices that have a neighbour which is not seen."""
+    inner = seen.copy()
+    inner[faces[~seen[faces].all(axis=1)]] = False
+    return inner
+
+
+def _at_vertices(image: Bool, vertices_in_camera: Float32, camera: Camera) -> Bool:
+    """The image at the pixels that the vertices project into; False outside."""
+    x, y = np.floor(camera.project(vertices_in_camera)).astype(np.int64).T
+    inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
+    at = np.zeros(len(vertices_in_camera), np.bool_)
+    at[inside] = image[y[inside], x[inside]]
+    return at
+
+
+def _reflected_colors(
+    color_of_dense: npt.NDArray[np.uint8],
+    color_of_sparse: npt.NDArray[np.uint8],
+    registration: Registration,
+    faces: npt.NDArray[np.int32],
+    mirror: npt.NDArray[np.int32],
+) -> npt.NDArray[np.uint8]:
+    """Eq. 10 on colours: the pixel's own, less its sparse colour, plus that of the mirror image.
+
+    The sparse colours of the hidden side continue the light of the visible one.
+    """
+    corners = faces[registration.triangle]
+    weights = np.column_stack([registration.uv, 1 - registration.uv.sum(axis=1)])[:, :, None]
+    sparse = color_of_sparse.astype(np.float32)
+    change = (weights * (sparse[mirror[corners]] - sparse[corners])).sum(axis=1)
+    shifted: npt.NDArray[np.uint8] = np.clip(color_of_dense + change, 0, 255).astype(np.uint8)
+    return shifted
+
+
+def _gather(
+    mesh: ZipperedMesh,
+    of_sparse: npt.NDArray[Any],
+    of_dense: npt.NDArray[Any],
+    of_reflected: npt.NDArray[Any],
+) -> npt.NDArray[np.uint8]:
+    """Per-vertex values of S from those of the three meshes it was sewn from."""
+    values = np.empty((len(mesh.vertices), *of_sparse.shape[1:]), np.uint8)
+    for source, origin in (
+        (VertexSource.SPARSE, of_sparse),
+        (VertexSource.DENSE, of_dense),
+        (VertexSource.REFLECTED, of_reflected),
+    ):
+        mine = mesh.source == source
+        values[mine] = origin[mesh.index[mine]]
+    return values

@@ -1,0 +1,49 @@
+"""Shared fixtures: a real portrait, research data where present, fixed seeds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from numpy.typing import NDArray
+
+from extreme3d_fast.mesh_io import Mesh
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of research data (photos, scans), see EXTREME3D_DATA in CONTRIBUTING.md."""
+    folder = Path(os.environ.get("EXTREME3D_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no research data at {folder} (set EXTREME3D_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portrait() -> NDArray[np.uint8]:
+    """(512, 512, 3) uint8 RGB photo of Eileen Collins, public domain (NASA)."""
+    from skimage import data
+
+    image = np.asarray(data.astronaut(), np.uint8)
+    image.flags.writeable = False
+    return image
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def sphere() -> Mesh:
+    """A sphere of radius 100 mm, 642 vertices, whose colours tell the position apart."""
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=100.0)
+    vertices = np.asarray(ball.vertices, np.float32)
+    colors = np.clip((vertices + 100.0) * 1.27, 0, 255).astype(np.uint8)
+    return Mesh(vertices, np.asarray(ball.faces, np.int32), colors)

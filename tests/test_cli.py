@@ -1,0 +1,206 @@
+"""cli: what is written, what is said, the exit status; the reconstruction is a stand-in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from extreme3d_fast import cli
+from extreme3d_fast.camera import Camera
+from extreme3d_fast.cli import ALL_DONE, SOME_FAILED, WRONG_USE, main, unique_names
+from extreme3d_fast.errors import NoFaceFound
+from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.mesh_io import Mesh
+
+
+@pytest.fixture
+def face(sphere: Mesh) -> Face:
+    count, side = len(sphere.vertices), 8
+    return Face(
+        vertices=sphere.vertices,
+        faces=sphere.faces,
+        colors=sphere.colors,
+        provenance=np.full(count, Provenance.OBSERVED, np.uint8),
+        foundation=sphere.vertices,
+        foundation_faces=sphere.faces,
+        identity=np.zeros(99, np.float32),
+        expression=np.zeros(52, np.float32),
+        camera=Camera(10.0, 10.0, 4.0, 4.0, side, side),
+        camera_from_head=np.eye(4, dtype=np.float32),
+        crop_from_image=np.eye(3),
+        photo=np.zeros((side, side, 3), np.uint8),
+        depth=np.full((side, side), np.inf, np.float32),
+        bump=np.zeros((side, side), np.float32),
+        face_mask=np.zeros((side, side), bool),
+        warnings=("it is a sphere",),
+        timings={"detect": 1.0},
+    )
+
+
+class StandIn:
+    """Finds as many faces in a photo as the red of its first pixel tells."""
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+
+    def reconstruct(self, image: NDArray[np.uint8]) -> Face:
+        if image[0, 0, 0] == 0:
+            raise NoFaceFound("no face found in the photo")
+        if image[0, 0, 0] == 99:
+            raise MemoryError
+        return self._face
+
+    def reconstruct_all(self, image: NDArray[np.uint8]) -> list[Face]:
+        return [self._face] * int(image[0, 0, 0])
+
+
+@pytest.fixture
+def run(face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(cli, "make_reconstructor", lambda _: StandIn(face))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> int:
+        return main(["reconstruct", *arguments, "-o", "out"])
+
+    return call
+
+
+def photo(name: str, faces: int) -> str:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(name, np.full((4, 4, 3), faces, np.uint8))
+    return name
+
+
+def written() -> Sequence[str]:
+    return sorted(path.name for path in Path("out").iterdir())
+
+
+def test_each_photo_gives_a_glb(run) -> None:
+    assert run(photo("a.png", 1), photo("b.png", 1)) == ALL_DONE
+    assert written() == ["a.glb", "b.glb"]
+
+
+def test_formats_and_turntable_are_written(run) -> None:
+    formats = ("--format", "ply", "--format", "stl", "--format", "ply")
+    assert run(photo("a.png", 1), *formats, "--turntable") == ALL_DONE
+    assert written() == ["a.ply", "a.stl", "a_turntable.png"]
+    assert cv2.imread("out/a_turntable.png").shape[1] > 1000
+
+
+def test_bad_files_never_stop_the_rest(run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.jpg").write_text("hello")
+    photos = ["missing.jpg", "text.jpg", photo("empty.png", 0), photo("big.png", 99)]
+    assert run(*photos, photo("good.png", 1)) == SOME_FAILED
+    assert written() == ["good.glb"]
+    errors = capsys.readouterr().err
+    assert "missing.jpg: there is no image file" in errors
+    assert "text.jpg is not an image file" in errors
+    assert "empty.png: no face found" in errors
+    assert "big.png: MemoryError" in errors
+    assert "4 of 5 photos failed" in errors
+
+
+def test_all_faces_are_numbered(run) -> None:
+    assert run(photo("group.png", 3), photo("one.png", 1), "--all-faces") == ALL_DONE
+    assert written() == ["group_face1.glb", "group_face2.glb", "group_face3.glb", "one.glb"]
+
+
+def test_no_face_among_all_faces_is_a_failure(run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(photo("empty.png", 0), "--all-faces") == SOME_FAILED
+    assert "empty.png: no face found" in capsys.readouterr().err
+
+
+def test_photos_of_the_same_name_do_not_overwrite_each_other(run) -> None:
+    assert run(photo("x/me.png", 1), photo("y/me.png", 1), photo("me_2.png", 1)) == ALL_DONE
+    assert written() == ["me.glb", "me_2.glb", "me_3.glb"]
+
+
+def test_names_are_unique_where_case_does_not_count() -> None:
+    assert unique_names(["a/P.jpg", "b/p.png", "p_2.jpg", "p.bmp"]) == ["P", "p_3", "p_2", "p_4"]
+
+
+def test_warnings_are_shown(run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(photo("a.png", 1))
+    assert "a.png: warning: it is a sphere" in capsys.readouterr().err
+
+
+def test_output_that_is_a_file_is_wrong_use(run, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").touch()
+    assert run(photo("a.png", 1)) == WRONG_USE
+    assert "extreme3d: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["reconstruct"],
+        ["reconstruct", "a.png"],
+        ["reconstruct", "a.png", "-o", "out", "--format", "fbx"],
+        ["reconstruct", "a.png", "-o", "out", "--threads", "0"],
+    ],
+)
+def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == WRONG_USE
+
+
+def test_info_names_versions_and_model_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == ALL_DONE
+    said = capsys.readouterr().out
+    for word in ("extreme3d_fast", "numpy", "onnxruntime", "CPU", "face_detection.onnx"):
+        assert word in said
+
+
+def test_demo_writes_glb_ply_and_turntable(run) -> None:
+    assert run is not None
+    assert main(["demo", photo("me.png", 1)]) == ALL_DONE
+    assert written() == ["me.glb", "me.ply", "me_turntable.png"]
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_bar_grows_on_a_terminal() -> None:
+    stream = Terminal()
+    progress = cli.Progress(2, stream)
+    progress.step()
+    progress.say("a line")
+    progress.step()
+    progress.close()
+    said = stream.getvalue()
+    assert "[###############...............] 1/2" in said
+    assert "[##############################] 2/2" in said
+    assert "\r\x1b[Ka line\n" in said
+    assert said.endswith("\r\x1b[K")
+
+
+def test_progress_is_silent_elsewhere() -> None:
+    stream = io.StringIO()
+    progress = cli.Progress(5, stream)
+    progress.step()
+    progress.close()
+    assert stream.getvalue() == ""
+
+
+def test_face_saves_provenance_and_parts(face: Face, tmp_path: Path) -> None:
+    face.save(tmp_path / "a.ply")
+    assert b"property uchar provenance" in (tmp_path / "a.ply").read_bytes()[:600]
+
+
+def test_turntable_starts_from_the_front(face: Face) -> None:
+    frames = face.turntable(4, size=32)
+    assert frames.shape == (4, 32, 32, 3)
+    np.testing.assert_array_equal(frames[0], face.render(size=32))
+    np.testing.assert_array_equal(frames[1], face.render(yaw=90, size=32))

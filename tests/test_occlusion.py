@@ -1,0 +1,237 @@
+"""Occluders are found by colour, and holes are filled by the harmonic membrane."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import lil_matrix
+from scipy.sparse.linalg import spsolve
+from test_bump import CAMERA, SIZE, X, Y, face
+
+from extreme3d_fast.occlusion import (
+    OcclusionUnavailable,
+    estimate_face_mask,
+    fill_bump,
+    find_holes,
+)
+
+SKIN = np.array([1.0, 0.62, 0.48])
+
+
+def portrait(light=(-0.5, -0.5, -1)):
+    """Skin-coloured ball with eyes left out of the weight."""
+    image, weight, depth = face(light=light, albedo=0.5)
+    image = np.clip(image * SKIN, 0, 255).astype(np.uint8)
+    eyes = ((np.abs(X) - 30) / 14) ** 2 + ((Y + 20) / 6) ** 2 < 1
+    image[eyes] = (200, 200, 205)
+    weight[eyes] = 0
+    return image, weight, depth
+
+
+def direct_fill(values, known, region):
+    """Twin: the same equations by a sparse direct solver."""
+    height, width = values.shape
+    index = np.full(values.shape, -1)
+    unknown = region & ~known
+    index[unknown] = np.arange(unknown.sum())
+    a, b = lil_matrix((unknown.sum(), unknown.sum())), np.zeros(unknown.sum())
+    for y, x in np.argwhere(unknown):
+        i = index[y, x]
+        for ny, nx in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= ny < height and 0 <= nx < width):
+                continue
+            a[i, i] += 1
+            if index[ny, nx] >= 0:
+                a[i, index[ny, nx]] -= 1
+            elif region[ny, nx]:
+                b[i] += values[ny, nx]
+    out = values.astype(np.float64).copy()
+    out[unknown] = spsolve(a.tocsr(), b)
+    return out
+
+
+def blob(seed, shape, density):
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2.0)
+    return smooth > np.quantile(smooth, 1 - density)
+
+
+def test_plane_is_continued_exactly():
+    y, x = np.mgrid[:60, :80].astype(np.float32)
+    plane = 0.02 * x - 0.01 * y + 0.3
+    hole = np.hypot(x - 40, y - 30) < 22
+    filled = fill_bump(np.where(hole, np.float32(9), plane), ~hole, np.ones_like(hole))
+    np.testing.assert_allclose(filled, plane, atol=1e-3)  # the solver's tolerance
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.floats(0.05, 0.95), st.floats(0.3, 1.0))
+def test_fill_equals_a_direct_solution(seed, holes, area):
+    shape = (37, 42)
+    region = blob(seed, shape, area)
+    known = ~blob(seed + 1, shape, holes)
+    known[18, 20] = region[18, 20] = True
+    bump = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    got = fill_bump(bump, known, region)
+    np.testing.assert_allclose(got, direct_fill(bump, known, region), atol=2e-3)
+
+
+@given(st.integers(0, 10**6))
+def test_fill_has_no_extremes_of_its_own(seed):
+    region = np.ones((40, 40), bool)
+    known = ~blob(seed, (40, 40), 0.5)
+    bump = np.random.default_rng(seed).normal(size=(40, 40)).astype(np.float32)
+    filled = fill_bump(bump, known, region)
+    slack = 2e-3  # the solver's tolerance
+    assert filled[~known].max() <= bump[known].max() + slack
+    assert filled[~known].min() >= bump[known].min() - slack
+
+
+def test_fill_is_zero_at_the_border_of_the_region():
+    region = np.hypot(X, Y) < 80
+    hole = (np.abs(Y) < 20) & region  # reaches the border left and right
+    bump = np.where(region & ~hole, np.float32(1), np.float32(0))
+    filled = fill_bump(bump, ~hole, region)
+    row = filled[SIZE // 2]
+    assert row[SIZE // 2] > 0.9
+    first = np.flatnonzero(region[SIZE // 2])[0]
+    assert abs(row[first]) < 0.15
+    assert np.abs(np.diff(row)).max() < 0.1
+
+
+def test_hole_without_any_known_pixel_becomes_zero():
+    bump = np.full((30, 30), 5, np.float32)
+    nothing, all_ = np.zeros((30, 30), bool), np.ones((30, 30), bool)
+    assert not fill_bump(bump, nothing, all_).any()
+
+
+def test_known_pixels_are_not_touched():
+    rng = np.random.default_rng(0)
+    bump = rng.normal(size=(50, 50)).astype(np.float32)
+    known = rng.random((50, 50)) < 0.6
+    filled = fill_bump(bump, known, np.ones_like(known))
+    assert np.array_equal(filled[known], bump[known])
+
+
+def test_single_pixel_image_is_filled():
+    assert fill_bump(np.ones((1, 1)), np.zeros((1, 1), bool), np.ones((1, 1), bool)) == 0
+
+
+def test_method_none_changes_nothing():
+    bump = np.full((5, 5), 3, np.float32)
+    out = fill_bump(bump, np.zeros((5, 5), bool), np.ones((5, 5), bool), "none")
+    assert np.array_equal(out, bump)
+    assert out is not bump
+
+
+def test_reference_filling_says_that_it_is_not_there_yet():
+    with pytest.raises(OcclusionUnavailable, match="available: smooth, none"):
+        fill_bump(np.zeros((5, 5)), np.ones((5, 5), bool), np.ones((5, 5), bool), "reference")
+    assert issubclass(OcclusionUnavailable, NotImplementedError)
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="smooth, none"):
+        find_holes(np.ones((5, 5), bool), np.ones((5, 5)), "magic")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"bump": np.full((5, 5), np.nan)}, ValueError),
+        ({"bump": np.zeros(5)}, ValueError),
+        ({"known": np.ones((5, 5))}, TypeError),
+        ({"region": np.ones((4, 5), bool)}, ValueError),
+    ],
+)
+def test_bad_fill_input_is_refused_by_name(change, error):
+    good = {
+        "bump": np.zeros((5, 5)),
+        "known": np.ones((5, 5), bool),
+        "region": np.ones((5, 5), bool),
+    }
+    with pytest.raises(error, match=next(iter(change))):
+        fill_bump(**{**good, **change})
+
+
+def test_holes_are_the_rejected_part_of_the_face():
+    weight = np.zeros((60, 60), np.float32)
+    weight[10:50, 10:50] = 1
+    mask = np.ones((60, 60), bool)
+    mask[:, :20] = False
+    occlusion = find_holes(mask, weight, margin=0)
+    expected = np.zeros((60, 60), bool)
+    expected[10:50, 10:20] = True
+    assert np.array_equal(occlusion.hole, expected)
+    assert occlusion.fraction == pytest.approx(0.25)
+    assert find_holes(mask, weight, margin=3).hole[30, 10:23].all()
+    assert not find_holes(mask, weight, "none").hole.any()
+
+
+def test_specks_are_not_holes():
+    mask = np.ones((60, 60), bool)
+    mask[30:33, 30:33] = False
+    assert not find_holes(mask, np.ones((60, 60))).hole.any()
+
+
+@pytest.mark.parametrize("light", [(0, 0, -1), (-1, -0.5, -1), (1.5, 0, -1)])
+def test_clean_face_is_wholly_seen(light):
+    image, weight, depth = portrait(light)
+    mask = estimate_face_mask(image, weight, depth, CAMERA)
+    assert find_holes(mask, weight).fraction < 0.01
+    assert mask[(np.abs(X) < 25) & (np.abs(Y) < 25)].all()
+
+
+def test_grey_photo_is_wholly_seen():
+    image, weight, depth = portrait()
+    grey = np.dstack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)] * 3)
+    mask = estimate_face_mask(grey, weight, depth, CAMERA)
+    assert find_holes(mask, weight).fraction < 0.02
+
+
+@pytest.mark.parametrize("colour", [(150, 200, 230), (235, 235, 240), (40, 90, 40)])
+def test_medical_mask_is_found(colour):
+    image, weight, depth = portrait()
+    cloth = (Y > 12) & (np.abs(X) < 90)
+    image[cloth] = (image[cloth].mean(axis=1, keepdims=True) / 150 * colour).clip(0, 255)
+    mask = estimate_face_mask(image, weight, depth, CAMERA)
+    region = weight > 0
+    assert (~mask)[cloth & region].mean() > 0.95
+    assert mask[~cloth & region].mean() > 0.92  # the mask grows by 1.5 mm
+
+
+def test_dark_glasses_are_found_with_the_eyes_behind_them():
+    image, weight, depth = portrait()
+    lens = ((np.abs(X) - 30) / 24) ** 2 + ((Y + 18) / 18) ** 2 < 1
+    image[lens] = (18, 18, 20)
+    mask = estimate_face_mask(image, weight, depth, CAMERA)
+    assert (~mask)[lens].mean() > 0.9
+    assert mask[(Y > 20) & (weight > 0)].mean() > 0.98
+
+
+def test_brows_and_lips_are_face():
+    image, weight, depth = portrait()
+    brows = ((np.abs(X) - 30) / 22) ** 2 + ((Y + 36) / 4) ** 2 < 1
+    lips = (X / 25) ** 2 + ((Y - 42) / 8) ** 2 < 1
+    image[brows] = (60, 42, 35)
+    image[lips] = (image[lips] * (0.95, 0.65, 0.75)).astype(np.uint8)
+    mask = estimate_face_mask(image, weight, depth, CAMERA)
+    assert mask[(brows | lips) & (weight > 0)].mean() > 0.98
+
+
+def test_exposure_does_not_change_the_mask():
+    image, weight, depth = portrait()
+    image[(Y < -30) & (X > 0)] = (45, 30, 20)
+    mask = estimate_face_mask(image, weight, depth, CAMERA)
+    dark = estimate_face_mask((image * 0.5).astype(np.uint8), weight, depth, CAMERA)
+    assert (mask == dark).mean() > 0.99
+
+
+def test_no_face_gives_an_empty_mask():
+    nothing = np.zeros((40, 40))
+    mask = estimate_face_mask(
+        np.zeros((40, 40, 3), np.uint8), nothing, np.full((40, 40), np.inf), CAMERA
+    )
+    assert mask.shape == (40, 40)
+    assert not mask.any()

@@ -1,0 +1,188 @@
+"""The package as a whole: who may import whom, what is public, what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = REPOSITORY / "python" / "extreme3d_fast"
+MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
+
+# From the bottom up: a module imports only from layers below its own. Operations and the network
+# runtime never import each other, only the reconstructor joins them.
+LAYERS: list[set[str]] = [
+    {"_core", "errors", "camera", "_arrays"},
+    {"session", "_shading", "mesh", "model_readers"},
+    {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
+    {
+        "bump",
+        "completion",
+        "foundation",
+        "occlusion",
+        "registration",
+        "render",
+        "smooth_depth",
+        "soft_symmetry",
+        "sparse",
+        "texture",
+        "zipper",
+    },
+    {"detect", "face"},
+    {"reconstructor"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+NETWORK_RUNTIME = {"session", "detect"}
+OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, by their last name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {n.split(".")[1] for n in names if n.startswith("extreme3d_fast.")}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level == 0 and base.split(".")[0] != "extreme3d_fast":
+                continue
+            inside = base.removeprefix("extreme3d_fast").strip(".")
+            found |= {inside.split(".")[0]} if inside else {alias.name for alias in node.names}
+    return found & ({"_core"} | set(MODULES))
+
+
+def level(module: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if module in layer)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_has_its_place_in_the_layers(module: str) -> None:
+    assert any(module in layer for layer in LAYERS), f"add {module} to LAYERS"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_from_below(module: str) -> None:
+    used = imports(SOURCES / f"{module}.py")
+    upwards = {name for name in used - {module} if level(name) >= level(module)}
+    assert not upwards, f"{module} imports {sorted(upwards)}"
+
+
+@pytest.mark.parametrize("module", sorted(OPERATIONS & set(MODULES)))
+def test_operation_knows_nothing_of_networks(module: str) -> None:
+    assert not imports(SOURCES / f"{module}.py") & NETWORK_RUNTIME
+
+
+@pytest.mark.parametrize("module", sorted(NETWORK_RUNTIME & set(MODULES)))
+def test_network_runtime_knows_nothing_of_operations(module: str) -> None:
+    assert not imports(SOURCES / f"{module}.py") & OPERATIONS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_package_never_imports_what_is_built_on_it(module: str) -> None:
+    text = (SOURCES / f"{module}.py").read_text()
+    assert not re.search(r"^\s*(from|import) (bench|train|tests|torch|tensorflow)\b", text, re.M)
+
+
+@pytest.mark.parametrize("folder", ["include/extreme3d", "src", "bindings"])
+def test_cpp_core_does_not_know_python(folder: str) -> None:
+    for path in (REPOSITORY / "cpp" / folder).glob("*"):
+        text = path.read_text()
+        assert folder == "bindings" or "pybind11" not in text, path
+        assert folder == "src" or "<Eigen" not in text, path
+
+
+def test_nothing_unpickles() -> None:
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", "")]
+                assert not {"pickle", "joblib", "dill"} & set(names), path
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), path
+                assert node.value.value is False, path
+
+
+def test_importing_is_quick_and_loads_no_optional_package() -> None:
+    heavy = ("torch", "tensorflow", "scipy", "skimage", "trimesh", "matplotlib", "h5py")
+    code = f"import sys, extreme3d_fast; print([m for m in {heavy} if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_version_stands_in_one_place() -> None:
+    import extreme3d_fast
+
+    version = extreme3d_fast.__version__
+    assert metadata.version("extreme3d-fast") == version
+    for path in [*SOURCES.rglob("*.py"), *REPOSITORY.glob("*.toml"), REPOSITORY / "CMakeLists.txt"]:
+        expected = 1 if path == SOURCES / "__init__.py" else 0
+        assert path.read_text().count(f'"{version}"') == expected, path
+
+
+def test_public_names_are_these() -> None:
+    import extreme3d_fast
+
+    assert sorted(extreme3d_fast.__all__) == sorted(PUBLIC)
+    for name in PUBLIC:
+        assert getattr(extreme3d_fast, name) is not None
+
+
+PUBLIC = [
+    "Camera",
+    "Extreme3DError",
+    "Face",
+    "HeadModel",
+    "InvalidImage",
+    "InvalidModelFile",
+    "NoFaceFound",
+    "Provenance",
+    "Reconstructor",
+    "__version__",
+    "reconstruct",
+    "reconstruct_all",
+]
+
+
+def installed() -> Path:
+    spec = importlib.util.find_spec("extreme3d_fast")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def test_type_information_is_shipped() -> None:
+    assert (installed() / "py.typed").is_file()
+    assert (installed() / "_core.pyi").is_file()
+
+
+def test_stub_of_the_core_names_what_the_core_has() -> None:
+    from extreme3d_fast import _core
+
+    stub = ast.parse((installed() / "_core.pyi").read_text())
+    in_stub = {n.name for n in stub.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    in_core = {name for name in dir(_core) if not name.startswith("_")}
+    assert in_stub == in_core, "run `make stubs`"
+
+
+@pytest.mark.parametrize(
+    "asset", sorted(p.name for p in (SOURCES / "assets").glob("*") if p.suffix in (".onnx", ".npz"))
+)
+def test_every_model_file_has_a_card(asset: str) -> None:
+    card = (SOURCES / "assets" / asset).with_suffix(".card.md")
+    assert card.is_file(), f"say in {card.name} where {asset} comes from and under which licence"
+    assert "licen" in card.read_text().lower()
+
+
+def test_demo_and_test_are_targets_of_the_makefile() -> None:
+    text = (REPOSITORY / "Makefile").read_text()
+    assert re.search(r"^demo:", text, re.M)
+    assert re.search(r"^test:", text, re.M)

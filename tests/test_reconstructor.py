@@ -1,0 +1,230 @@
+"""The whole pipeline on real photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+import extreme3d_fast as e3d
+import extreme3d_fast.image_io
+from extreme3d_fast.mesh import mesh_report
+from extreme3d_fast.mesh_io import Mesh
+from extreme3d_fast.render import render_meshes
+
+
+@pytest.fixture(scope="module")
+def reconstructor():
+    return e3d.Reconstructor(threads=2)
+
+
+@pytest.fixture(scope="module")
+def face(reconstructor, portrait):
+    return reconstructor.reconstruct(portrait)
+
+
+def assert_valid(face: e3d.Face, model: e3d.HeadModel) -> None:
+    """What a result must always be: design rule 'whatever the photo'."""
+    report = mesh_report(face.vertices, face.faces)
+    assert report.is_valid, report
+    assert report.components == 1
+    whole = mesh_report(model.vertices()[: model.skin_vertex_count], model.faces)
+    assert report.boundary_loops == whole.boundary_loops
+    assert report.boundary_edges == whole.boundary_edges
+    n = len(face.vertices)
+    assert n > 50_000
+    assert np.isfinite(face.vertices).all()
+    assert np.abs(face.vertices).max() < 400  # mm
+    assert face.colors.shape == (n, 3)
+    assert face.provenance.shape == (n,)
+    assert set(np.unique(face.provenance)) <= {int(p) for p in e3d.Provenance}
+    # outward: the surface encloses volume on its inner side
+    corners = face.vertices[face.faces].astype(np.float64)
+    assert np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum() > 0
+
+
+def test_portrait_becomes_a_valid_head(face, reconstructor):
+    assert_valid(face, reconstructor.head_model)
+    assert face.warnings == ()
+
+
+def test_arrays_have_the_documented_shapes(face):
+    size = 500
+    assert face.vertices.dtype == np.float32
+    assert face.faces.dtype == np.int32
+    assert face.colors.dtype == np.uint8
+    assert face.identity.shape == (99,)
+    assert face.expression.shape == (52,)
+    assert face.camera_from_head.shape == (4, 4)
+    assert face.crop_from_image.shape == (3, 3)
+    assert face.depth.shape == face.bump.shape == face.face_mask.shape == (size, size)
+    assert face.photo.shape == (size, size, 3)
+    assert set(face.parts) == {"left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue"}
+
+
+def test_most_of_a_frontal_face_is_observed(face):
+    counts = np.bincount(face.provenance, minlength=4)
+    assert counts[e3d.Provenance.OBSERVED] > 25_000
+
+
+def test_observed_vertices_project_onto_the_depth_map(face):
+    """Dense vertices lie on the detailed surface of the pixel that they came from (Eq. 4)."""
+    observed = face.vertices[face.provenance == e3d.Provenance.OBSERVED]
+    in_camera = observed @ face.camera_from_head[:3, :3].T + face.camera_from_head[:3, 3]
+    x, y = np.floor(face.camera.project(in_camera)).astype(int).T
+    error = np.abs(in_camera[:, 2] - face.depth[y, x])
+    assert np.median(error) < 0.01
+    assert np.percentile(error, 95) < 0.5
+
+
+def test_bump_map_is_limited_and_only_inside_the_face(face):
+    assert np.abs(face.bump).max() <= 6.0
+    assert (face.bump[~np.isfinite(face.depth)] == 0).all()
+    assert np.abs(face.bump).max() > 0.1
+
+
+def test_same_photo_gives_the_same_bits(face, reconstructor, portrait):
+    again = reconstructor.reconstruct(portrait)
+    np.testing.assert_array_equal(face.vertices, again.vertices)
+    np.testing.assert_array_equal(face.faces, again.faces)
+    np.testing.assert_array_equal(face.colors, again.colors)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_number_of_threads_does_not_matter(face, portrait, threads):
+    other = e3d.Reconstructor(threads=threads).reconstruct(portrait)
+    np.testing.assert_array_equal(face.vertices, other.vertices)
+    np.testing.assert_array_equal(face.faces, other.faces)
+
+
+def test_mirrored_photo_gives_a_mirrored_head(face, reconstructor, portrait):
+    mirrored = reconstructor.reconstruct(np.ascontiguousarray(portrait[:, ::-1]))
+    foundation = mirrored.foundation * np.float32([-1, 1, 1])
+    mirror = reconstructor.head_model.mirror[: len(foundation)]
+    # the landmark network is not symmetric itself: 1 mm in 150 is its own difference
+    difference = np.linalg.norm(foundation[mirror] - face.foundation, axis=1)
+    region = reconstructor.head_model.face_region
+    assert np.median(difference[region]) < 2.0
+
+
+def test_options_take_detail_and_symmetry_away(portrait):
+    plain = e3d.Reconstructor(detail="none").reconstruct(portrait)
+    assert (plain.bump == 0).all()
+    one_sided = e3d.Reconstructor(symmetry=False).reconstruct(portrait)
+    assert (one_sided.provenance != e3d.Provenance.MIRRORED).all()
+    model = e3d.HeadModel.load()
+    assert_valid(plain, model)
+    assert_valid(one_sided, model)
+
+
+def test_smaller_crop_gives_fewer_vertices(face, portrait):
+    small = e3d.Reconstructor(crop_size=256).reconstruct(portrait)
+    assert small.depth.shape == (256, 256)
+    assert len(small.vertices) < len(face.vertices)
+    report = mesh_report(small.vertices, small.faces)
+    assert report.is_valid
+    assert report.components == 1
+
+
+def test_every_face_of_a_photo(reconstructor, portrait):
+    two = np.concatenate([portrait, portrait[:, ::-1]], axis=1)
+    faces = reconstructor.reconstruct_all(two)
+    assert len(faces) == 2
+    columns = [np.linalg.inv(f.crop_from_image)[0, 2] for f in faces]
+    assert abs(columns[0] - columns[1]) > 100
+
+
+def test_batch_keeps_the_order(face, reconstructor, portrait):
+    turned = np.ascontiguousarray(portrait[:, ::-1])
+    batch = reconstructor.reconstruct_batch([turned, portrait])
+    np.testing.assert_array_equal(batch[1].vertices, face.vertices)
+    assert len(batch) == 2
+
+
+def test_photo_without_a_face(reconstructor):
+    blank = np.full((300, 400, 3), 127, np.uint8)
+    with pytest.raises(e3d.NoFaceFound, match="400x300"):
+        reconstructor.reconstruct(blank)
+    assert reconstructor.reconstruct_all(blank) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "tpu"},
+        {"threads": 0},
+        {"crop_size": 10},
+        {"detail": "magic"},
+        {"occlusion": "magic"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_unknown_options_are_errors(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        e3d.Reconstructor(**options)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        ("missing.jpg", FileNotFoundError),
+        (np.zeros((0, 0, 3), np.uint8), e3d.InvalidImage),
+        (np.zeros((5, 5, 2), np.uint8), e3d.InvalidImage),
+        (np.full((50, 50, 3), np.nan), e3d.InvalidImage),
+        (np.zeros((1, 1, 3), np.uint8), (e3d.NoFaceFound, e3d.InvalidImage)),
+        (None, (e3d.InvalidImage, TypeError)),
+    ],
+    ids=["missing", "empty", "two channels", "nan", "one pixel", "none"],
+)
+def test_bad_images_are_clear_errors(reconstructor, image, error):
+    with pytest.raises(error):
+        reconstructor.reconstruct(image)
+
+
+def test_grey_float_and_rgba_photos_reconstruct(reconstructor, portrait, face):
+    grey = portrait.mean(2).astype(np.uint8)
+    for image in (grey, portrait / 255.0, np.dstack([portrait, np.full(grey.shape, 255, np.uint8)])):
+        other = reconstructor.reconstruct(image)
+        shift = np.linalg.norm(other.foundation - face.foundation, axis=1)
+        assert np.median(shift) < 5.0
+
+
+@pytest.mark.data
+def test_photos_of_the_paper_give_valid_heads(reconstructor, data_dir):
+    photos = sorted((data_dir / "paper_photos").glob("??.jpg"))
+    assert len(photos) == 29
+    for photo in photos:
+        assert_valid(reconstructor.reconstruct(photo), reconstructor.head_model)
+
+
+def scan_mesh(path: Path) -> Mesh:
+    """A scan, with its photo's colours where it has one; its axes are those of our head frame."""
+    loaded = trimesh.load(path, process=False, force="mesh")
+    v = np.asarray(loaded.vertices, np.float32)
+    if np.ptp(v) < 10:  # metres
+        v *= 1000
+    colors = np.full(v.shape, 200, np.uint8)
+    if path.with_suffix(".jpg").exists():
+        texture = e3d.image_io.load_image(path.with_suffix(".jpg"))
+        height, width = texture.shape[:2]
+        x, y = (loaded.visual.uv * [width - 1, 1 - height] + [0, height - 1]).astype(int).T
+        colors = np.ascontiguousarray(texture[y, x])
+    return Mesh(v - v.mean(0), np.int32(loaded.faces), colors)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("yaw", [0, 30])
+@pytest.mark.parametrize(
+    ("scan", "shading"),
+    [
+        ("james_menpo_james", "color"),
+        ("flame_fitting_scan_scan", "clay"),
+        ("meshmonk_demoface_DemoFace_10K", "clay"),
+    ],
+)
+def test_renders_of_scans_give_valid_heads(reconstructor, data_dir, scan, shading, yaw):
+    mesh = scan_mesh(data_dir / "scans" / f"{scan}.obj")
+    photo = render_meshes({"scan": mesh}, yaw=yaw, size=900, shading=shading)
+    assert_valid(reconstructor.reconstruct(photo), reconstructor.head_model)
