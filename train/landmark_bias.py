@@ -24,7 +24,7 @@ MAX_ANGLE = 12.0  # degrees of yaw, pitch and roll
 
 
 def photo_difference(plain: np.ndarray, label: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """(468, 2) plain - label in mm, x to the subject's left, y up, both (468, 2) px of one photo."""
+    """(468, 2) plain - label in mm, x to the subject's left, y up, of (468, 2) px of one photo."""
     p, q, m = (a @ [1, sign * 1j] for a, sign in ((plain, -1), (label, -1), (mean[:, :2], 1)))
     p, q, m = p - p.mean(), q - q.mean(), m - m.mean()
     p_from_q = (q.conj() @ p) / (q.conj() @ q)  # similarity: the networks agree on pose and size

@@ -121,8 +121,17 @@ def rotation_from_vector(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def vector_from_rotation(rotation: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """(3,) float64 rotation vector in radians, length at most pi, of a (3, 3) rotation."""
-    vector = cv2.Rodrigues(np.asarray(rotation, np.float64))[0]
-    return np.asarray(vector, np.float64).reshape(3)
+    r = np.asarray(rotation, np.float64)
+    # 4 q qᵀ of the unit quaternion q = (x, y, z, w); its longest column is the best determined.
+    trace = np.trace(r)
+    k = np.empty((4, 4))
+    k[:3, :3] = r + r.T + (1.0 - trace) * np.eye(3)
+    k[3, :3] = k[:3, 3] = [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]]
+    k[3, 3] = 1.0 + trace
+    q = k[int(np.argmax(np.diag(k)))]
+    q = q / np.linalg.norm(q) * (1.0 if q[3] >= 0 else -1.0)
+    sine = float(np.linalg.norm(q[:3]))  # of half the angle
+    return np.asarray(q[:3] * (2.0 * math.atan2(sine, q[3]) / sine if sine > 0 else 2.0))
 
 
 def rotation_from_angles(
