@@ -43,7 +43,8 @@ def view_of(vertices: Float32, yaw: float, pitch: float, size: int) -> tuple[Cam
     """
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     center = 0.5 * (low + high)
-    radius = max(float(np.linalg.norm(vertices - center, axis=1).max()), 1e-3)
+    offset = vertices - center
+    radius = max(float(np.sqrt(np.einsum("ij,ij->i", offset, offset).max())), 1e-3)
     distance = _VIEW_DISTANCE * radius
     cos_yaw, sin_yaw = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     cos_pitch, sin_pitch = np.cos(np.radians(-pitch)), np.sin(np.radians(-pitch))
@@ -92,10 +93,13 @@ def render_meshes(
         raise ValueError(f"background should be three numbers in [0, 255], is {background}")
     mesh = merged(meshes)
     camera, camera_from_head = view_of(mesh.vertices, yaw, pitch, size)
-    in_camera = mesh.vertices @ camera_from_head[:3, :3].T + camera_from_head[:3, 3]
+    # Column by column: a BLAS call would start its threads for this little work.
+    in_camera = np.tile(camera_from_head[:3, 3], (len(mesh.vertices), 1))
+    for axis in range(3):
+        in_camera += mesh.vertices[:, axis, None] * camera_from_head[:3, axis]
     return np.asarray(
         _core.render(
-            np.ascontiguousarray(in_camera),
+            in_camera,
             mesh.faces,
             mesh.colors,
             camera.fx,
