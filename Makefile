@@ -7,7 +7,7 @@ OUT ?= out
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-SHIPPED := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE \
+SHIPPED := pyproject.toml CMakeLists.txt \
   $(shell find cpp python -type f -not -name '*.pyc' -not -name '_core*.so')
 CPP := $(shell find cpp -name '*.h' -o -name '*.cpp')
 
@@ -35,8 +35,8 @@ stubs: $(VENV)/test
 	$(PIP) install pybind11-stubgen
 	$(VENV)/bin/pybind11-stubgen extreme3d_fast._core --output-dir build/stubs
 	cp build/stubs/extreme3d_fast/_core.pyi python/extreme3d_fast/_core.pyi
+	$(PY) -m ruff format --quiet python/extreme3d_fast/_core.pyi
 	$(PY) -m ruff check --fix --quiet python/extreme3d_fast/_core.pyi
-	$(PY) -m ruff format python/extreme3d_fast/_core.pyi
 
 bench: $(VENV)/demo
 	$(PY) -m bench stages

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import stages
+from bench import seams, stages
 
 # Each module has NAME, HELP, add_arguments(parser) and run(options) -> exit status.
-COMMANDS = (stages,)
+COMMANDS = (stages, seams)
 
 
 def main() -> int:

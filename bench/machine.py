@@ -9,8 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import extreme3d_fast
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("extreme3d-fast", "numpy", "opencv-python-headless", "onnxruntime")
+PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime")
 
 
 def describe() -> dict[str, Any]:
@@ -23,7 +25,10 @@ def describe() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {
+            "extreme3d-fast": extreme3d_fast.__version__,
+            **{name: _version(name) for name in PACKAGES},
+        },
         "commit": _commit(),
     }
 
@@ -61,3 +66,11 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+" if changed else "")
+
+
+def astronaut() -> Any:
+    """scikit-image's public-domain portrait, (512, 512, 3) uint8 RGB."""
+    import numpy as np
+    from skimage import data
+
+    return np.asarray(data.astronaut(), np.uint8)

@@ -86,7 +86,7 @@ def find_photos(folder: Path | None) -> list[str]:
 
 def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
     """Reconstruct each photo `repeat` times, after one run that does not count."""
-    from extreme3d_fast import NoFaceFound, Reconstructor, load_image
+    from extreme3d_fast import NoFaceFound, Reconstructor
 
     reconstructor = Reconstructor(threads=threads)
     import_memory = peak_memory_mb()
@@ -95,7 +95,7 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
     vertices: list[int] = []
     for round_ in range(repeat + 1):
         for photo in photos[: 1 if round_ == 0 else None]:
-            source = load_image(photo) if photo else _astronaut()
+            source = photo or machine.astronaut()
             started = time.perf_counter()
             try:
                 face = reconstructor.reconstruct(source)
@@ -113,12 +113,6 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
         "import_memory_mb": round(import_memory, 1),
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
-
-
-def _astronaut() -> Any:
-    from skimage import data
-
-    return np.asarray(data.astronaut(), np.uint8)
 
 
 def peak_memory_mb() -> float:

@@ -13,7 +13,7 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import DenseCompletion, complete_dense
 from extreme3d_fast.rasterize import Raster, rasterize
 from extreme3d_fast.soft_symmetry import SoftSymmetry, SoftSymmetrySolver
-from extreme3d_fast.zipper import ZipperedMesh, Zipper
+from extreme3d_fast.zipper import Zipper, ZipperedMesh
 
 CAMERA = Camera(500.0, 500.0, 125.0, 125.0, 250, 250)
 DISTANCE_MM = 700.0

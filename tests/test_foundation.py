@@ -43,7 +43,8 @@ class EllipsoidModel:
 
 
 MODEL = EllipsoidModel()
-FITTER = LandmarkFitter(MODEL)
+NO_BIAS = np.zeros((468, 2), np.float32)
+FITTER = LandmarkFitter(MODEL, bias=NO_BIAS)
 
 
 def face(yaw: float = 0.0, seed: int = 1, distance: float = 550.0) -> tuple[F32, dict[str, Any]]:
@@ -135,7 +136,7 @@ def test_fit_is_deterministic_on_any_number_of_threads() -> None:
     points, _ = face(15.0)
     a = FITTER.fit(points, 500)
     for threads in (1, 2, 4):
-        b = LandmarkFitter(MODEL, threads=threads).fit(points, 500)
+        b = LandmarkFitter(MODEL, bias=NO_BIAS, threads=threads).fit(points, 500)
         np.testing.assert_array_equal(a.identity, b.identity)
         np.testing.assert_array_equal(a.camera_from_head, b.camera_from_head)
 
@@ -144,7 +145,8 @@ def test_wide_prior_fits_closer() -> None:
     points, _ = face(5.0, seed=4)
     rng = np.random.default_rng(0)
     points += rng.normal(0, 2, points.shape).astype(np.float32)
-    wide = LandmarkFitter(MODEL, settings=FitSettings(identity_sigma=5.0, expression_sigma=3.0))
+    settings = FitSettings(identity_sigma=5.0, expression_sigma=3.0)
+    wide = LandmarkFitter(MODEL, bias=NO_BIAS, settings=settings)
     assert wide.fit(points, 500).landmark_rms < FITTER.fit(points, 500).landmark_rms
 
 

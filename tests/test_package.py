@@ -20,12 +20,13 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only the reconstructor joins them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
         "completion",
         "foundation",
+        "model_readers",
         "occlusion",
         "registration",
         "render",
@@ -40,6 +41,8 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__", "__init__"},
 ]
+# HeadModel.load hands files of other formats to the readers, which make a HeadModel.
+UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {"session", "detect"}
 OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
@@ -73,6 +76,7 @@ def test_module_has_its_place_in_the_layers(module: str) -> None:
 def test_module_imports_only_from_below(module: str) -> None:
     used = imports(SOURCES / f"{module}.py")
     upwards = {name for name in used - {module} if level(name) >= level(module)}
+    upwards -= {name for user, name in UPWARD_ON_USE if user == module}
     assert not upwards, f"{module} imports {sorted(upwards)}"
 
 
@@ -122,7 +126,10 @@ def test_version_stands_in_one_place() -> None:
     import extreme3d_fast
 
     version = extreme3d_fast.__version__
-    assert metadata.version("extreme3d-fast") == version
+    try:
+        assert metadata.version("extreme3d-fast") == version
+    except metadata.PackageNotFoundError:
+        pytest.skip("extreme3d_fast is imported from its sources, not installed")
     for path in [*SOURCES.rglob("*.py"), *REPOSITORY.glob("*.toml"), REPOSITORY / "CMakeLists.txt"]:
         expected = 1 if path == SOURCES / "__init__.py" else 0
         assert path.read_text().count(f'"{version}"') == expected, path
@@ -164,17 +171,23 @@ def test_type_information_is_shipped() -> None:
     assert (installed() / "_core.pyi").is_file()
 
 
-def test_stub_of_the_core_names_what_the_core_has() -> None:
+def test_stub_of_the_core_is_fresh() -> None:
     from extreme3d_fast import _core
 
     stub = ast.parse((installed() / "_core.pyi").read_text())
-    in_stub = {n.name for n in stub.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    in_stub = {n.name: n for n in stub.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
     in_core = {name for name in dir(_core) if not name.startswith("_")}
-    assert in_stub == in_core, "run `make stubs`"
+    assert set(in_stub) == in_core, "run `make stubs`"
+    for name, node in in_stub.items():
+        if isinstance(node, ast.FunctionDef):
+            names = [a.arg for a in node.args.args + node.args.kwonlyargs]
+            # pybind11 puts the signature into the docstring: name(a: type, b: type = value) -> type
+            signature = getattr(_core, name).__doc__.splitlines()[0]
+            assert names == re.findall(r"[(,] ?(\w+): ", signature), f"{name}: run `make stubs`"
 
 
 @pytest.mark.parametrize(
-    "asset", sorted(p.name for p in (SOURCES / "assets").glob("*") if p.suffix in (".onnx", ".npz"))
+    "asset", sorted(p.name for p in (SOURCES / "assets").glob("*") if p.suffix != ".md")
 )
 def test_every_model_file_has_a_card(asset: str) -> None:
     card = (SOURCES / "assets" / asset).with_suffix(".card.md")

@@ -185,7 +185,11 @@ def test_bad_images_are_clear_errors(reconstructor, image, error):
 
 def test_grey_float_and_rgba_photos_reconstruct(reconstructor, portrait, face):
     grey = portrait.mean(2).astype(np.uint8)
-    for image in (grey, portrait / 255.0, np.dstack([portrait, np.full(grey.shape, 255, np.uint8)])):
+    for image in (
+        grey,
+        portrait / 255.0,
+        np.dstack([portrait, np.full(grey.shape, 255, np.uint8)]),
+    ):
         other = reconstructor.reconstruct(image)
         shift = np.linalg.norm(other.foundation - face.foundation, axis=1)
         assert np.median(shift) < 5.0

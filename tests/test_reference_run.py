@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.completion import complete_dense
+from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.mesh import mesh_report, unique_edges, vertex_normals
 from extreme3d_fast.rasterize import rasterize, vertex_visibility
 from extreme3d_fast.registration import recover_dense, register_dense
@@ -201,7 +201,9 @@ def border_step(faces, visible, foundation, vertices):
 def test_hidden_side_joins_the_visible_one_closer_than_theirs(run, symmetry):
     arguments = run.faces, symmetry.visible, symmetry.foundation
     ours = border_step(*arguments, symmetry.ours.vertices)
-    theirs = border_step(*arguments, np.where(symmetry.visible[:, None], symmetry.before, symmetry.after))
+    theirs = border_step(
+        *arguments, np.where(symmetry.visible[:, None], symmetry.before, symmetry.after)
+    )
     assert np.median(ours) < 0.6 * np.median(theirs)
 
 

@@ -16,9 +16,9 @@ TOLERANCE_MM = 1e-3  # float32 vertices of a 100 mm head: 8e-6 mm each, times th
 def wavy(vertices, amplitude=2.0):
     """A displacement without any symmetry, smooth on the scale of the mesh."""
     x, y, z = vertices.T
-    return (amplitude * np.stack([np.sin(y / 20), np.cos(x / 15 + 1), np.sin((x + z) / 25)], 1)).astype(
-        np.float32
-    )
+    return (
+        amplitude * np.stack([np.sin(y / 20), np.cos(x / 15 + 1), np.sin((x + z) / 25)], 1)
+    ).astype(np.float32)
 
 
 def twin(foundation, detailed, visible, faces, mirror, region):
@@ -68,9 +68,7 @@ def test_symmetric_detail_is_completed_exactly():
     visible = HEAD.region & (HEAD.vertices[:, 0] > -8)
     known = visible | ~HEAD.region
     detailed = np.where(known[:, None], truth, HEAD.vertices).astype(np.float32)
-    result = soft_symmetry(
-        HEAD.vertices, detailed, visible, HEAD.faces, HEAD.mirror, HEAD.region
-    )
+    result = soft_symmetry(HEAD.vertices, detailed, visible, HEAD.faces, HEAD.mirror, HEAD.region)
     # vertices whose mirrored ring reaches the rim of the region carry F's differential instead
     inner = result.recovery == Recovery.MIRRORED
     assert inner.sum() > 300
@@ -116,9 +114,7 @@ def test_translated_detail_is_carried_to_the_boundary_value():
     shift = np.array([0.0, 3.0, -2.0], np.float32)
     visible = HEAD.region & (HEAD.vertices[:, 2] > 60)
     detailed = HEAD.vertices + shift
-    result = soft_symmetry(
-        HEAD.vertices, detailed, visible, HEAD.faces, HEAD.mirror, HEAD.region
-    )
+    result = soft_symmetry(HEAD.vertices, detailed, visible, HEAD.faces, HEAD.mirror, HEAD.region)
     assert np.abs(result.vertices - detailed).max() < TOLERANCE_MM
 
 
@@ -128,7 +124,14 @@ def test_equals_the_naive_twin():
     foundation = head.vertices + rng.normal(0, 0.3, head.vertices.shape).astype(np.float32)
     visible = head.region & (head.vertices[:, 0] > -15) & (head.vertices[:, 2] > 0)
     detailed = np.where(visible[:, None], foundation + wavy(foundation), foundation)
-    arguments = foundation, detailed.astype(np.float32), visible, head.faces, head.mirror, head.region
+    arguments = (
+        foundation,
+        detailed.astype(np.float32),
+        visible,
+        head.faces,
+        head.mirror,
+        head.region,
+    )
     result = soft_symmetry(*arguments)
     expected, recovery = twin(*arguments)
     np.testing.assert_array_equal(result.recovery, recovery)
@@ -186,6 +189,4 @@ def test_bad_input_is_an_error():
     with pytest.raises(ValueError, match="involution"):
         SoftSymmetrySolver(HEAD.faces, np.roll(HEAD.mirror, 1), HEAD.region)
     with pytest.raises(ValueError, match="more than two"):
-        SoftSymmetrySolver(
-            np.r_[HEAD.faces, HEAD.faces[:1]], HEAD.mirror, HEAD.region
-        )
+        SoftSymmetrySolver(np.r_[HEAD.faces, HEAD.faces[:1]], HEAD.mirror, HEAD.region)

@@ -37,7 +37,9 @@ def test_square_becomes_two_counter_clockwise_triangles():
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, SIDE - 1), st.integers(1, SIDE - 1)), max_size=60, unique=True)
+    st.lists(
+        st.tuples(st.integers(1, SIDE - 1), st.integers(1, SIDE - 1)), max_size=60, unique=True
+    )
 )
 @settings(max_examples=60, deadline=None)
 def test_any_points_in_a_square_fill_its_area_with_positive_triangles(inner):

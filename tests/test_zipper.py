@@ -52,7 +52,7 @@ def test_vertices_come_from_the_mesh_they_name(yaw):
         (VertexSource.REFLECTED, s.reflected.vertices),
     ]:
         mine = s.mesh.source == source
-        np.testing.assert_array_equal(s.mesh.vertices[mine], positions[s.mesh.index[mine]])
+        np.testing.assert_array_equal(s.mesh.vertices[mine], positions[s.mesh.source_vertex[mine]])
 
 
 @pytest.mark.parametrize("yaw", [0, 30, 80])

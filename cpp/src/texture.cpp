@@ -77,14 +77,21 @@ std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
       if (!before[t.v0] || !before[t.v1] || !before[t.v2]) ok[t.v0] = ok[t.v1] = ok[t.v2] = 0;
     }
   }
-  std::vector<Vec3> normals(n);
-  const Csr faces_of = vertex_faces(mesh.faces, n);
-  vertex_normals(mesh, view(faces_of), threads, {normals.data(), n});
+  // Normals of what is left; a vertex that is has all its faces among those visited.
+  std::vector<Vec3> normals(n, Vec3{0.f, 0.f, 0.f});
+  for (int f = 0; f < mesh.faces.n; ++f) {
+    const Tri t = mesh.faces[f];
+    if (!ok[t.v0] && !ok[t.v1] && !ok[t.v2]) continue;
+    const Vec3 area = face_area_vector(mesh, f);
+    normals[t.v0] = normals[t.v0] + area;
+    normals[t.v1] = normals[t.v1] + area;
+    normals[t.v2] = normals[t.v2] + area;
+  }
   parallel_for(n, threads, kGrain, [&](int begin, int end) {
     for (int v = begin; v < end; ++v) {
       if (!ok[v]) continue;
       const Vec3 x = mesh.vertices[v];
-      const bool facing = x.z > 0.f && -dot(normals[v], x) > kMaxTilt * norm(x);
+      const bool facing = x.z > 0.f && -dot(normals[v], x) > kMaxTilt * norm(normals[v]) * norm(x);
       const Vec2 p = facing ? project(in.camera, x) : Vec2{-1.f, -1.f};
       ok[v] = p.x >= 0.5f && p.x <= float(in.photo.width) - 0.5f && p.y >= 0.5f &&
               p.y <= float(in.photo.height) - 0.5f;

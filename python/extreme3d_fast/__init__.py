@@ -1,8 +1,8 @@
 """Extreme 3D face reconstruction: one photo in, a detailed, complete 3D face out.
 
-    >>> import extreme3d_fast as e3d
-    >>> face = e3d.reconstruct("photo.jpg")      # doctest: +SKIP
-    >>> face.save("face.glb")                    # doctest: +SKIP
+>>> import extreme3d_fast as e3d
+>>> face = e3d.reconstruct("photo.jpg")      # doctest: +SKIP
+>>> face.save("face.glb")                    # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -233,6 +233,7 @@ def rasterize(
     height: typing.SupportsInt | typing.SupportsIndex,
     cull_back_faces: bool = True,
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    out: tuple | None = None,
 ) -> tuple: ...
 def recover_dense(
     triangle: numpy.typing.NDArray[numpy.int32],

@@ -63,6 +63,8 @@ _BASE_CONTRAST = 0.25
 this radius (shadow edges, hair, brows, lips, frames) stay in the form; narrow lines are detail."""
 _LOST_MARGIN = 1.0
 """Distance kept from clipped pixels and from padding outside the photo."""
+_OCCLUDER_MARGIN = 3.0
+"""Distance kept from occluders: their edges are soft and shade the skin."""
 _EXTENSION = 2.0
 """How far detail is continued into pixels that are not trusted."""
 _BAND_SIGMAS = (0.5, 1.0, 2.0, 4.0)
@@ -238,7 +240,8 @@ def estimate_bump(
     lost_or_near = cv2.dilate(lost.view(np.uint8), np.ones((side, side), np.uint8))
     trusted = (w > 0.02) & (lost_or_near == 0)
     if seen is not None:
-        trusted &= seen[cut] > 0
+        side = 2 * max(round(_OCCLUDER_MARGIN / mm), 1) + 1
+        trusted &= cv2.erode(seen[cut], np.ones((side, side), np.uint8)) > 0
     trust = trusted.astype(np.float32)
 
     bright = luminance(linear_rgb(rgb))

@@ -246,9 +246,9 @@ def _info(_: argparse.Namespace) -> int:
         print(f"{package} {_version(package)}")
     try:
         providers = import_module("onnxruntime").get_available_providers()
-        print(
-            "network devices: " + ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
-        )
+        devices = [p.removesuffix("ExecutionProvider") for p in providers]
+        # ONNX Runtime lists a remote service among the devices.
+        print("network devices: " + ", ".join(d for d in devices if d != "Azure"))
     except ImportError as error:
         print(f"network devices: none, {error}")
     try:

@@ -7,6 +7,7 @@ a `Foundation`. It is also what makes labels for training them.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
+BIAS_FILE = Path(__file__).parent / "assets" / "landmark_bias.npy"
 N_LANDMARKS = 468  # Face Mesh without the iris points
 
 # Face Mesh indices by region (MediaPipe's face_mesh_connections, with the rows next to them).
@@ -55,19 +57,19 @@ class FitSettings:
     points err together, so they are several times a point's own error.
     """
 
-    eyelids: float = 3.0
-    lips: float = 3.0
-    nose: float = 3.5
-    brows: float = 5.0
-    elsewhere: float = 6.0
-    oval: float = 8.0  #: across the face's outline
-    oval_slide: float = 24.0  #: along the outline: where on it a point sits is a convention
-    depth: float = 20.0  #: Face Mesh's relative depth
+    eyelids: float = 2.0
+    lips: float = 2.0
+    nose: float = 2.5
+    brows: float = 3.5
+    elsewhere: float = 4.0
+    oval: float = 5.5  #: across the face's outline
+    oval_slide: float = 16.0  #: along the outline: where on it a point sits is a convention
+    depth: float = 40.0  #: Face Mesh's relative depth, which is mostly its own average face
     hidden_yaw: tuple[float, float] = (15.0, 35.0)  #: far oval points lose their weight, degrees
     identity_sigma: float = 1.0
     expression_sigma: float = 0.4
-    focal: float = 2.0  #: centre of the focal length's prior in crop widths (the authors' 1000/500)
-    focal_log_sigma: float = 0.3
+    focal: float = 2.2  #: centre of the focal length's prior in crop widths
+    focal_log_sigma: float = 0.15  #: points of a face say little about distance: keep it plausible
     huber: float = 2.0  #: deviations from which on a point is doubted
     max_iterations: int = 10
     tolerance: float = 1e-4
@@ -120,14 +122,22 @@ class LandmarkFitter:
     Args:
         model: head model with the "478" landmarks.
         settings: trust and priors.
+        bias: (468, 2) mm in x, y of the head frame, where the network that made the points places
+            them relative to the model's landmarks; None is that of this package's detector
+            (train/landmark_bias.py), zeros fit MediaPipe's 478-point attention network.
         threads: at least 1; the result does not depend on it.
 
     Raises:
-        ValueError: the model's landmarks are not 468 or more.
+        ValueError: the model's landmarks are not 468 or more, or the bias has another shape.
     """
 
     def __init__(
-        self, model: LandmarkModel, *, settings: FitSettings | None = None, threads: int = 1
+        self,
+        model: LandmarkModel,
+        *,
+        settings: FitSettings | None = None,
+        bias: npt.ArrayLike | None = None,
+        threads: int = 1,
     ) -> None:
         basis = model.landmark_basis("478")
         if len(basis.mean) < N_LANDMARKS:
@@ -138,6 +148,10 @@ class LandmarkFitter:
             np.ascontiguousarray(a[..., :N_LANDMARKS, :], np.float32)
             for a in (basis.mean, basis.identity, basis.expression)
         )
+        offset = np.asarray(np.load(BIAS_FILE) if bias is None else bias, np.float32)
+        if offset.shape != (N_LANDMARKS, 2):
+            raise ValueError(f"bias should have shape ({N_LANDMARKS}, 2), has {offset.shape}")
+        self._mean = self._mean + np.pad(offset, ((0, 0), (0, 1)))
         self._core = _core.LandmarkFitter(self._mean, identity, expression)
         self._settings = settings or FitSettings()
         self._threads = threads

@@ -59,6 +59,7 @@ _PRIOR_SPREAD = 0.33
 # Spread of a photo's skin colour: never taken narrower or wider than this.
 _MIN_SPREAD, _MAX_SPREAD = 0.07, 0.22
 _COLOUR_ROUNDS = 8
+_SKIN_SAMPLES = 3000  # at least as many pixels, evenly spread, are enough for seven numbers
 # Drift of chromaticity per unit of log shade: limited, and small unless the photo shows it.
 _MAX_SLOPE = 0.15
 _SLOPE_RIDGE = 0.01
@@ -81,9 +82,8 @@ _MIN_AREA_INSIDE = 800.0
 _LENS_SHADE = -1.0  # log luminance; redder but brighter regions inside the face are lips
 _GROWTH = 1.5  # mm, because evidence is weak at an occluder's soft edge
 
-# Bump next to an occluder holds its shadow and edge, mm; find_holes takes pixels instead, so its
-# default suits a 500-pixel crop, where a millimetre is one to two pixels.
-_TRUST_MARGIN = 4
+# Pixels; about 4 mm in a 500-pixel crop. Bump next to an occluder holds its shadow and edge.
+_TRUST_MARGIN = 7
 _MIN_HOLE = 30  # pixels
 
 _TOLERANCE = 1e-4  # of the fill's right-hand side: errors of a few µm
@@ -195,12 +195,13 @@ def _skin_distance(
     # Exposure must not matter: the same skin, dark or bright, comes out at one level.
     middle = float(np.median(bright[skin])) if skin.any() else 0.0
     exposure = np.float32(_SKIN_LEVEL / max(middle, 0.02 * _SKIN_LEVEL))
-    clipped = np.max(linear, axis=-1) > 0.97
+    red, green, blue = cv2.split(linear)
+    clipped = np.maximum(np.maximum(red, green), blue) > 0.97
     linear, bright = linear * exposure, bright * exposure
     light = fit_light(bright, skin & (weight > 0.3), foundation_normals(depth, mm))
     floor = np.float32(_COLOUR_FLOOR)
     logs = np.log(linear + floor)
-    chroma = np.stack([logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
+    chroma = logs[..., ::2] - logs[..., 1:2]
     # The same floor on both sides: a dark pixel says little about luminance either.
     shade = np.log((bright + floor) / (light.shading + floor))
     shade -= np.float32(np.median(shade[skin])) if skin.any() else np.float32(0)
@@ -208,12 +209,15 @@ def _skin_distance(
     inner = skin & (weight > 0.6) & (np.abs(shade) < 1.0)
     if np.count_nonzero(inner) < 100:
         return np.zeros(bright.shape, np.float32), np.zeros(bright.shape, np.bool_)
-    model = _skin_model(chroma[inner].astype(np.float64), shade[inner].astype(np.float64))
+    step = max(1, np.count_nonzero(inner) // _SKIN_SAMPLES)
+    model = _skin_model(
+        chroma[inner][::step].astype(np.float64), shade[inner][::step].astype(np.float64)
+    )
     offset = chroma - model.centre.astype(np.float32)
     offset -= np.clip(shade, -1, 1)[..., None] * model.slope.astype(np.float32)
     # Lips, noses and skin in shade are redder than the rest; occluders seldom are.
-    red = offset[..., 0]
-    offset[..., 0] = np.where(red > 0, np.float32(_REDNESS) * red, red)
+    redness = offset[..., 0].copy()
+    offset[..., 0] = np.where(redness > 0, np.float32(_REDNESS) * redness, redness)
     p = model.precision.astype(np.float32)
     colour = (
         p[0, 0] * np.square(offset[..., 0])
@@ -224,7 +228,7 @@ def _skin_distance(
     # Colour of nearly black or clipped pixels is not evidence.
     sure = np.clip((bright - 0.004) / 0.02, 0, 1) * np.where(clipped, np.float32(0.3), 1)
     distance = np.minimum(colour, 40) * sure + np.minimum(np.square(shade / spread), 40)
-    return distance.astype(np.float32), (red > 0) & (shade > _LENS_SHADE)
+    return distance.astype(np.float32), (redness > 0) & (shade > _LENS_SHADE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The pipeline, top to bottom: one photo in, a detailed, complete head out (Tran et al., CVPR 2018)."""
+"""The pipeline, top to bottom: one photo in, a detailed, complete head out (Tran et al. 2018)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.zipper import VertexSource, ZipperedMesh, Zipper
+from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
 
@@ -141,7 +141,9 @@ class Reconstructor:
             photo = _timed(timings, "load", load_image)(image)
             detections = _timed(timings, "detect", self._detector.detect)(photo)
             if not detections:
-                raise NoFaceFound(f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}")
+                raise NoFaceFound(
+                    f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}"
+                )
             points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detections[0])
             return self._reconstruct(photo, points, timings)
 
@@ -186,6 +188,7 @@ class Reconstructor:
         # crop and foundation (section 3): identity, expression, viewpoint
         crop = timed("crop", crop_face)(photo, landmarks.points, size=self.crop_size)
         points = _points_in_crop(landmarks.points, crop.crop_from_image)
+        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
         foundation = timed("fit", self._fitter.fit)(points, self.crop_size)
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
         if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
@@ -213,6 +216,7 @@ class Reconstructor:
         filled = np.zeros_like(face_mask)
         if self.detail == "shading":
             face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
+            face_mask &= in_photo
             bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, face_mask)
             occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
@@ -294,7 +298,7 @@ class Reconstructor:
             crop.image,
             foundation_in_camera,
             faces,
-            visible,
+            visible & _at_vertices(in_photo, foundation_in_camera, camera),
             mirror,
             camera,
             model.colors[skin],
@@ -334,20 +338,19 @@ class Reconstructor:
         camera: Camera,
         camera_from_head: Float32,
     ) -> dict[str, Mesh]:
-        """Eyeballs, teeth and tongue; eyeballs take the photo's colours where it shows them."""
+        """Eyeballs, teeth and tongue, in the photo's colours where it shows them."""
         model = self.head_model
         parts = {}
         for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
             if name == "skin":
                 continue
             vertices, faces = head[begin:end], model.part_faces[name] - begin
-            colors = model.colors[begin:end]
-            if name.endswith("eye"):
-                in_camera = _transform(camera_from_head, vertices)
-                normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
-                visible = vertex_visibility(in_camera, normals, raster.depth, camera)
-                mirror = np.full(end - begin, -1, np.int32)
-                colors = vertex_colors(photo, in_camera, faces, visible, mirror, camera, colors)
+            in_camera = _transform(camera_from_head, vertices)
+            normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
+            visible = vertex_visibility(in_camera, normals, raster.depth, camera)
+            colors = _part_colors(
+                photo, camera.project(in_camera), visible, model.colors[begin:end]
+            )
             parts[name] = Mesh(vertices, faces, colors)
         return parts
 
@@ -376,6 +379,19 @@ def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -
     return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
 
 
+def _photo_in_crop(
+    crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
+) -> Bool:
+    """(S, S) pixels of the crop whose centres lie inside the photo; the others are padding."""
+    image_from_crop = np.linalg.inv(crop_from_image)
+    centers = np.arange(size) + 0.5
+    x = image_from_crop[0, 0] * centers + image_from_crop[0, 1] * centers[:, None]
+    y = image_from_crop[1, 0] * centers + image_from_crop[1, 1] * centers[:, None]
+    x, y = x + image_from_crop[0, 2], y + image_from_crop[1, 2]
+    height, width = photo_shape[:2]
+    return np.asarray((x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5))
+
+
 def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:
     moved = points @ b_from_a[:3, :3].T.astype(np.float32) + b_from_a[:3, 3].astype(np.float32)
     return np.ascontiguousarray(moved, np.float32)
@@ -388,7 +404,7 @@ def _rotate(b_from_a: npt.NDArray[Any], directions: Float32) -> Float32:
 def _recoverable_region(model: HeadModel) -> Bool:
     """Skin vertices that soft symmetry may move: where bump maps apply, and a few rings into mouth,
     nostrils and eye sockets, which follow the surface that they hang on."""
-    region = model.face_weight > 0
+    region: Bool = model.face_weight > 0
     for _ in range(_RINGS_INTO_OPENINGS):
         grown = region.copy()
         grown[model.faces[region[model.faces].any(axis=1)]] = True
@@ -398,7 +414,7 @@ def _recoverable_region(model: HeadModel) -> Bool:
 
 def _eroded(seen: Bool, faces: npt.NDArray[np.int32]) -> Bool:
     """Without the vertices that have a neighbour which is not seen."""
-    inner = seen.copy()
+    inner: Bool = seen.copy()
     inner[faces[~seen[faces].all(axis=1)]] = False
     return inner
 
@@ -410,6 +426,24 @@ def _at_vertices(image: Bool, vertices_in_camera: Float32, camera: Camera) -> Bo
     at = np.zeros(len(vertices_in_camera), np.bool_)
     at[inside] = image[y[inside], x[inside]]
     return at
+
+
+def _part_colors(
+    photo: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.floating[Any]],
+    visible: Bool,
+    model_colors: npt.NDArray[np.uint8],
+) -> npt.NDArray[np.uint8]:
+    """The photo's colours where it shows the part; elsewhere the model's, as bright as those."""
+    if not visible.any():
+        return model_colors
+    height, width = photo.shape[:2]
+    x = np.clip(pixels[:, 0].astype(np.int64), 0, width - 1)
+    y = np.clip(pixels[:, 1].astype(np.int64), 0, height - 1)
+    seen = photo[y, x].astype(np.float32)
+    level = seen[visible].mean() / max(float(model_colors[visible].mean()), 1.0)
+    colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
+    return np.asarray(colors, np.uint8)
 
 
 def _reflected_colors(
@@ -445,5 +479,5 @@ def _gather(
         (VertexSource.REFLECTED, of_reflected),
     ):
         mine = mesh.source == source
-        values[mine] = origin[mesh.index[mine]]
+        values[mine] = origin[mesh.source_vertex[mine]]
     return values

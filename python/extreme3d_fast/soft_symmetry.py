@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from . import _core
@@ -46,10 +47,8 @@ class SoftSymmetrySolver:
             involution, an edge with more than two faces.
     """
 
-    def __init__(
-        self, faces: npt.ArrayLike, mirror: npt.ArrayLike, region: npt.ArrayLike
-    ) -> None:
-        n = len(region) if hasattr(region, "__len__") else -1
+    def __init__(self, faces: npt.ArrayLike, mirror: npt.ArrayLike, region: npt.ArrayLike) -> None:
+        n = len(np.asarray(region))
         self._region = mask_array("region", region, (n,))
         self._solver = _core.SoftSymmetrySolver(
             index_array("faces", faces, (-1, 3), 0, n),

@@ -31,8 +31,9 @@ def vertex_colors(
     two edges of one that is not shown, or its surface is turned by more than 75° from the viewing
     ray: such pixels mix in what lies behind. Another vertex whose mirror image has a colour takes
     that colour; the rest takes `fallback`, scaled to the lit skin of the photo (the lighter half of
-    the shown vertices without the lightest fifth). To both is added a smooth offset that makes them meet the photo's colours without a seam and fades
-    over 40 mm, so that the light of the photo runs on and the details are the mirrored ones.
+    the shown vertices without the lightest fifth). To both is added a smooth offset that makes
+    them meet the photo's colours without a seam and fades over 40 mm, so that the light of the
+    photo runs on and the details are the mirrored ones.
 
     Args:
         photo: (H, W, 3) uint8 RGB, the crop.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from . import _core
 from ._arrays import Float32, Int32, UInt8, float_array, index_array, mask_array
 from .camera import Camera
 
-__all__ = ["VertexSource", "ZipperedMesh", "Zipper"]
+__all__ = ["VertexSource", "Zipper", "ZipperedMesh"]
 
 
 class VertexSource(IntEnum):
@@ -28,14 +29,14 @@ class ZipperedMesh(NamedTuple):
     vertices: (M, 3) float32, mm, head frame.
     faces: (K, 3) int32, counter-clockwise seen from outside.
     source: (M,) uint8, values of `VertexSource`.
-    index: (M,) int32, vertex of R (SPARSE) or of D (DENSE, REFLECTED).
+    source_vertex: (M,) int32, vertex of R (SPARSE) or of D (DENSE, REFLECTED).
     seam: (M,) uint8, 1 for vertices of R on the seam between two meshes.
     """
 
     vertices: Float32
     faces: Int32
     source: UInt8
-    index: Int32
+    source_vertex: Int32
     seam: UInt8
 
 
@@ -52,10 +53,11 @@ class Zipper:
     """
 
     def __init__(self, faces: npt.ArrayLike, mirror: npt.ArrayLike) -> None:
-        m = index_array("mirror", mirror, (-1,), 0, 2**31 - 1)
-        self._n = len(m)
-        self._n_faces = len(faces) if hasattr(faces, "__len__") else 0
-        self._zipper = _core.Zipper(index_array("faces", faces, (-1, 3), 0, self._n), m)
+        self._n = len(np.asarray(mirror))
+        m = index_array("mirror", mirror, (self._n,), 0, self._n)
+        f = index_array("faces", faces, (-1, 3), 0, self._n)
+        self._n_faces = len(f)
+        self._zipper = _core.Zipper(f, m)
 
     def zip(
         self,
