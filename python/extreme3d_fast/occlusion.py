@@ -385,4 +385,5 @@ def fill_bump(
         raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
     if method == "none":
         return mm.copy()
-    return f32(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
+    filled: Float32 = np.asarray(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
+    return filled

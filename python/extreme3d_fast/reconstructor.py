@@ -294,11 +294,13 @@ class Reconstructor:
         )
         origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
         origin_of_reflected = np.full(len(pixel), Provenance.MIRRORED)
+        # hair and clothes where the model has skin are better left out than painted on
+        shown = visible & model.face_region & _at_vertices(in_photo, foundation_in_camera, camera)
         color_of_sparse = timed("texture", vertex_colors)(
             crop.image,
             foundation_in_camera,
             faces,
-            visible & _at_vertices(in_photo, foundation_in_camera, camera),
+            shown,
             mirror,
             camera,
             model.colors[skin],
