@@ -9,7 +9,7 @@ from scipy.spatial import Delaunay
 
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.mesh import vertex_normals
-from extreme3d_fast.rasterize import rasterize, vertex_visibility
+from extreme3d_fast.rasterize import interpolate, rasterize, vertex_visibility
 
 CAMERA = Camera(500.0, 500.0, 32.0, 32.0, 64, 64)
 CAMERA_WIDE = Camera(1000.0, 1000.0, 100.0, 100.0, 200, 200)
@@ -285,3 +285,21 @@ def test_vertices_outside_the_image_or_not_finite_are_not_visible():
     depth = np.full((64, 64), np.inf)
     assert vertex_visibility(vertices, normals, depth, CAMERA).tolist() == [0, 0, 1, 0, 0, 0]
     assert not vertex_visibility(vertices, 0 * normals, depth, CAMERA).any()
+
+
+def test_interpolation_is_exact_for_functions_linear_in_the_image():
+    """Screen-space weights carry a + b x + c y of the projected corners to the pixel centres."""
+    corners = np.float32([[-40, -40, 600], [-40, 40, 600], [40, 40, 600], [40, -40, 600]])
+    faces = np.int32([[0, 1, 2], [0, 2, 3]])
+    camera = Camera(400.0, 400.0, 32.0, 32.0, 64, 64)
+    raster = rasterize(corners, faces, camera)
+    x, y = camera.project(corners).T
+    image = interpolate(raster, 2 + 0.5 * x - 0.25 * y, faces)
+    row, column = np.nonzero(raster.triangle >= 0)
+    assert len(row) > 1000
+    expected = 2 + 0.5 * (column + 0.5) - 0.25 * (row + 0.5)
+    np.testing.assert_allclose(image[row, column], expected, atol=2e-3)  # corners snap to 1/256 px
+    assert (image[raster.triangle < 0] == 0).all()
+    np.testing.assert_array_equal(image, interpolate(raster, 2 + 0.5 * x - 0.25 * y, faces, threads=3))
+    with pytest.raises(ValueError, match="faces"):
+        interpolate(raster, np.zeros(3), faces)

@@ -44,6 +44,21 @@ py::array_t<float> vertex_normals_array(const Array<float>& vertices, const Indi
   return normals;
 }
 
+// A loop over vectors in another frame.
+template <void (*kLoop)(const Rigid&, View<const Vec3>, int, View<Vec3>)>
+py::array_t<float> in_other_frame(const Array<float>& b_from_a, const Array<float>& vectors,
+                                  int threads) {
+  const auto in = vec3_view(vectors, "vectors");
+  const Rigid motion = rigid(b_from_a, "b_from_a");
+  py::array_t<float> moved({in.n, 3});
+  const View<Vec3> out{reinterpret_cast<Vec3*>(moved.mutable_data()), in.n};
+  {
+    const py::gil_scoped_release release;
+    kLoop(motion, in, threads, out);
+  }
+  return moved;
+}
+
 py::array_t<float> face_normals_array(const Array<float>& vertices, const Indices& faces,
                                       int threads) {
   const auto v = vec3_view(vertices, "vertices");
@@ -107,6 +122,10 @@ void bind_mesh(py::module_& m) {
   const auto faces = py::arg("faces").noconvert();
   const auto vertices = py::arg("vertices").noconvert();
   m.def("face_normals", &face_normals_array, vertices, faces, "threads"_a = 1);
+  m.def("transform_points", &in_other_frame<transform_points>, py::arg("b_from_a").noconvert(),
+        py::arg("points").noconvert(), py::arg("threads") = 1);
+  m.def("rotate_vectors", &in_other_frame<rotate_vectors>, py::arg("b_from_a").noconvert(),
+        py::arg("vectors").noconvert(), py::arg("threads") = 1);
   m.def("vertex_normals", &vertex_normals_array, vertices, faces, py::arg("offsets").noconvert(),
         py::arg("vertex_faces").noconvert(), "threads"_a = 1);
   m.def("vertex_faces", &table_arrays<vertex_faces>, faces, "n_vertices"_a);

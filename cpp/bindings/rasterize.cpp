@@ -68,6 +68,25 @@ py::array_t<std::uint8_t> vertex_visibility_array(const Array<float>& vertices_i
   return visible;
 }
 
+py::array_t<float> interpolate_image(const Array<std::int32_t>& triangle,
+                                     const Array<float>& barycentric, const Array<float>& values,
+                                     const Array<std::int32_t>& faces, int threads) {
+  const auto v = view(values, "values");
+  const auto f = tri_view(faces, "faces", v.n);
+  const auto t = image_view(triangle, "triangle");
+  require_range(t.data, triangle.size(), "triangle", -1, f.n);
+  require_shape(barycentric, "barycentric", {t.height, t.width, 2});
+  const ImageView<const Vec2> b{reinterpret_cast<const Vec2*>(barycentric.data()), t.width,
+                                t.height};
+  py::array_t<float> image({t.height, t.width});
+  const ImageView<float> out{image.mutable_data(), t.width, t.height};
+  {
+    const py::gil_scoped_release release;
+    interpolate_on_screen(t, b, v, f, threads, out);
+  }
+  return image;
+}
+
 }  // namespace
 
 void bind_rasterize(py::module_& m) {
@@ -75,6 +94,9 @@ void bind_rasterize(py::module_& m) {
   m.def("rasterize", &rasterize_arrays, py::arg("vertices_in_camera").noconvert(),
         py::arg("faces").noconvert(), "fx"_a, "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a,
         "cull_back_faces"_a = true, "threads"_a = 1, "out"_a = py::none());
+  m.def("interpolate", &interpolate_image, py::arg("triangle").noconvert(),
+        py::arg("barycentric").noconvert(), py::arg("values").noconvert(),
+        py::arg("faces").noconvert(), "threads"_a = 1);
   m.def("vertex_visibility", &vertex_visibility_array, py::arg("vertices_in_camera").noconvert(),
         py::arg("normals_in_camera").noconvert(), py::arg("depth").noconvert(), "fx"_a, "fy"_a,
         "cx"_a, "cy"_a, "width"_a, "height"_a, "min_cosine"_a, "depth_tolerance"_a,

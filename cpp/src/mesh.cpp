@@ -10,6 +10,7 @@
 namespace e3d {
 namespace {
 
+constexpr int kPointGrain = 16384;
 constexpr int kVertexGrain = 8192;
 constexpr int kFaceGrain = 8192;
 
@@ -177,6 +178,18 @@ bool is_zero_area(const MeshView& mesh, Tri t) {
 bool is_finite(Vec3 p) { return std::isfinite(p.x) && std::isfinite(p.y) && std::isfinite(p.z); }
 
 }  // namespace
+
+void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out) {
+  parallel_for(in.n, threads, kPointGrain, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) out[i] = transform(b_from_a, in[i]);
+  });
+}
+
+void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out) {
+  parallel_for(in.n, threads, kPointGrain, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) out[i] = rotate(b_from_a, in[i]);
+  });
+}
 
 void face_normals(MeshView mesh, int threads, View<Vec3> out) {
   parallel_for(mesh.faces.n, threads, kFaceGrain, [&](int begin, int end) {

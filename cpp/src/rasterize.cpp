@@ -132,6 +132,22 @@ void rasterize(MeshView mesh, const Camera& camera, Faces shown, int threads, Ra
   });
 }
 
+void interpolate_on_screen(ImageView<const std::int32_t> triangle,
+                           ImageView<const Vec2> barycentric, View<const float> values,
+                           View<const Tri> faces, int threads, ImageView<float> image) {
+  constexpr int kPixelGrain = 16384;
+  parallel_for(image.width * image.height, threads, kPixelGrain, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i) {
+      image[i] = 0.f;
+      if (triangle[i] < 0) continue;
+      const Tri t = faces[triangle[i]];
+      const Vec2 uv = barycentric[i];
+      const float last = values[t.v2];
+      image[i] = last + uv.x * (values[t.v0] - last) + uv.y * (values[t.v1] - last);
+    }
+  });
+}
+
 void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> normals_in_camera,
                        ImageView<const float> depth, const Camera& camera,
                        VisibilityOptions options, int threads, View<std::uint8_t> visible) {

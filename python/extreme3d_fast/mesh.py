@@ -17,6 +17,8 @@ __all__ = [
     "boundary_loops",
     "face_normals",
     "mesh_report",
+    "rotate_vectors",
+    "transform_points",
     "unique_edges",
     "vertex_faces",
     "vertex_neighbours",
@@ -112,6 +114,33 @@ def mesh_report(vertices: npt.ArrayLike, faces: npt.ArrayLike, *, threads: int =
         3
     """
     return MeshReport(**_core.mesh_report(*_mesh(vertices, faces), threads=threads))
+
+
+def transform_points(
+    b_from_a: npt.ArrayLike, points: npt.ArrayLike, *, threads: int = 1
+) -> Float32:
+    """Points of frame a in frame b, (N, 3) float32.
+
+    (A NumPy product would do, but leaves the threads of its BLAS spinning beside the next stage.)
+
+    Args:
+        b_from_a: (4, 4) rigid transform.
+        points: (N, 3) float32.
+        threads: number of threads; the result is the same for any.
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    matrix = float_array("b_from_a", b_from_a, (4, 4))
+    return _core.transform_points(matrix, float_array("points", points, (-1, 3)), threads)
+
+
+def rotate_vectors(
+    b_from_a: npt.ArrayLike, vectors: npt.ArrayLike, *, threads: int = 1
+) -> Float32:
+    """Directions of frame a in frame b, (N, 3) float32; arguments as for `transform_points`."""
+    matrix = float_array("b_from_a", b_from_a, (4, 4))
+    return _core.rotate_vectors(matrix, float_array("vectors", vectors, (-1, 3)), threads)
 
 
 def face_normals(vertices: npt.ArrayLike, faces: npt.ArrayLike, *, threads: int = 1) -> Float32:

@@ -86,13 +86,16 @@ def rasterize(
     return Raster(depth, triangle, barycentric)
 
 
-def interpolate(raster: Raster, values: npt.ArrayLike, faces: npt.ArrayLike) -> Float32:
+def interpolate(
+    raster: Raster, values: npt.ArrayLike, faces: npt.ArrayLike, *, threads: int = 1
+) -> Float32:
     """Per-vertex values carried to the pixels, linearly in the image; 0 where no face.
 
     Args:
         raster: what `rasterize` returned for `faces`.
         values: (V,) real numbers.
         faces: (F, 3) int32.
+        threads: number of threads; the result is the same for any.
 
     Returns:
         (H, W) float32.
@@ -101,12 +104,17 @@ def interpolate(raster: Raster, values: npt.ArrayLike, faces: npt.ArrayLike) -> 
         ValueError: wrong shape or an index out of range.
     """
     v = float_array("values", values, (-1,))
-    corners = v[index_array("faces", faces, (-1, 3), 0, len(v))]
-    image = np.zeros(raster.triangle.shape, np.float32)
-    seen = raster.triangle >= 0
-    at, uv = corners[raster.triangle[seen]], raster.barycentric[seen]
-    image[seen] = at[:, 2] + uv[:, 0] * (at[:, 0] - at[:, 2]) + uv[:, 1] * (at[:, 1] - at[:, 2])
-    return image
+    f = index_array("faces", faces, (-1, 3), 0, len(v))
+    shape = raster.triangle.shape
+    return np.asarray(
+        _core.interpolate(
+            index_array("raster.triangle", raster.triangle, shape, -1, len(f)),
+            float_array("raster.barycentric", raster.barycentric, (*shape, 2)),
+            v,
+            f,
+            threads,
+        )
+    )
 
 
 def vertex_visibility(

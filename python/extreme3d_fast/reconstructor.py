@@ -14,13 +14,19 @@ from extreme3d_fast.bump import estimate_bump
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
-from extreme3d_fast.detect import FaceDetector, FaceLandmarks, crop_face, transform_points
+from extreme3d_fast.detect import FaceDetector, FaceLandmarks, crop_face
+from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.foundation import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource, load_image
-from extreme3d_fast.mesh import vertex_normals
+from extreme3d_fast.mesh import (
+    rotate_vectors,
+    transform_points,
+    vertex_faces,
+    vertex_normals,
+)
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import (
     FillMethod,
@@ -118,6 +124,8 @@ class Reconstructor:
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
+        self._faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
+        self._raster: Raster | None = None  # written again by each call: fresh pages cost time
         self._lock = threading.Lock()
 
     # === Reconstruction ===
@@ -201,11 +209,17 @@ class Reconstructor:
             foundation.identity, foundation.expression, threads=threads
         )
         foundation_in_head = head[skin]
-        normals = timed("normals", vertex_normals)(foundation_in_head, faces, threads=threads)
-        foundation_in_camera = _transform(camera_from_head, foundation_in_head)
-        normals_in_camera = _rotate(camera_from_head, normals)
-        raster = timed("rasterize", rasterize)(foundation_in_camera, faces, camera, threads=threads)
-        weight = timed("face_weight", interpolate)(raster, model.face_weight, faces)
+        normals = timed("normals", vertex_normals)(
+            foundation_in_head, faces, faces_of_vertex=self._faces_of_vertex, threads=threads
+        )
+        foundation_in_camera = transform_points(camera_from_head, foundation_in_head)
+        normals_in_camera = rotate_vectors(camera_from_head, normals)
+        self._raster = raster = timed("rasterize", rasterize)(
+            foundation_in_camera, faces, camera, threads=threads, out=self._raster
+        )
+        weight = timed("face_weight", interpolate)(
+            raster, model.face_weight, faces, threads=threads
+        )
         depth = timed("smooth_depth", smooth_depth)(
             raster, foundation_in_camera, normals_in_camera, faces, threads=threads
         )
@@ -228,7 +242,7 @@ class Reconstructor:
         detailed_depth = compose_depth(np.where(weight > 0, depth, np.float32(np.inf)), bump)
         dense = timed("dense", dense_mesh)(detailed_depth, camera, threads=threads)
         head_from_camera = np.linalg.inv(camera_from_head.astype(np.float64))
-        dense_in_head = _transform(head_from_camera, dense.vertices)
+        dense_in_head = transform_points(head_from_camera, dense.vertices)
 
         # sparse mesh R: visible vertices of F moved to the detailed depth
         visible = timed("visibility", vertex_visibility)(
@@ -244,7 +258,7 @@ class Reconstructor:
             foundation_in_camera, visible, bump, weight > 0, camera, threads=threads
         )
         observed = _eroded(visible & moved & self._region, faces)
-        moved_in_head = _transform(head_from_camera, moved_in_camera)
+        moved_in_head = transform_points(head_from_camera, moved_in_camera)
         sparse_in_head = np.where(observed[:, None], moved_in_head, foundation_in_head)
 
         # soft symmetry on the sparse mesh (Eq. 9)
@@ -347,8 +361,8 @@ class Reconstructor:
             if name == "skin":
                 continue
             vertices, faces = head[begin:end], model.part_faces[name] - begin
-            in_camera = _transform(camera_from_head, vertices)
-            normals = _rotate(camera_from_head, vertex_normals(vertices, faces))
+            in_camera = transform_points(camera_from_head, vertices)
+            normals = rotate_vectors(camera_from_head, vertex_normals(vertices, faces))
             visible = vertex_visibility(in_camera, normals, raster.depth, camera)
             colors = _part_colors(
                 photo, camera.project(in_camera), visible, model.colors[begin:end]
@@ -377,7 +391,7 @@ def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
 def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
     """(468, 3) landmarks of the photo in the crop; relative depth scales with the picture."""
     scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
-    xy = transform_points(crop_from_image, points[:, :2].astype(np.float64))
+    xy = transform_pixels(crop_from_image, points[:, :2].astype(np.float64))
     return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
 
 
@@ -392,15 +406,6 @@ def _photo_in_crop(
     x, y = x + image_from_crop[0, 2], y + image_from_crop[1, 2]
     height, width = photo_shape[:2]
     return np.asarray((x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5))
-
-
-def _transform(b_from_a: npt.NDArray[Any], points: Float32) -> Float32:
-    moved = points @ b_from_a[:3, :3].T.astype(np.float32) + b_from_a[:3, 3].astype(np.float32)
-    return np.ascontiguousarray(moved, np.float32)
-
-
-def _rotate(b_from_a: npt.NDArray[Any], directions: Float32) -> Float32:
-    return np.ascontiguousarray(directions @ b_from_a[:3, :3].T.astype(np.float32))
 
 
 def _recoverable_region(model: HeadModel) -> Bool:

@@ -50,6 +50,10 @@ E3D_HD inline Vec3 vertex_normal(View<const Vec3> area_vectors, const CsrView& v
   return normalize_or_zero(n);
 }
 
+// Points and directions carried from frame a to frame b.
+void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
+void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
+
 void face_normals(MeshView mesh, int threads, View<Vec3> out);                          // (F,)
 void vertex_normals(MeshView mesh, CsrView vertex_faces, int threads, View<Vec3> out);  // (V,)
 

@@ -192,6 +192,11 @@ void rasterize(MeshView mesh_in_camera, const Camera& camera, Faces shown, int t
 
 // === Visibility of vertices ===
 
+// Per-vertex values (V,) carried to the pixels, linearly in the image; 0 where no face.
+void interpolate_on_screen(ImageView<const std::int32_t> triangle,
+                           ImageView<const Vec2> barycentric, View<const float> values,
+                           View<const Tri> faces, int threads, ImageView<float> image);
+
 struct VisibilityOptions {
   float min_cosine;       // between the normal and the direction to the camera
   float depth_tolerance;  // mm, along the vertex's normal
