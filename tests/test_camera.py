@@ -92,7 +92,9 @@ def test_gimbal_lock_keeps_the_rotation(yaw: float) -> None:
 
 @given(st.tuples(*[st.floats(-1.8, 1.8)] * 3))
 def test_rotation_vector_round_trip(v: tuple[float, float, float]) -> None:
-    np.testing.assert_allclose(vector_from_rotation(rotation_from_vector(v)), v, atol=1e-9)
+    np.testing.assert_allclose(
+        vector_from_rotation(rotation_from_vector(v)), v, atol=1e-6
+    )  # OpenCV takes turns below 1e-7 for none
 
 
 def test_transform_rotates_then_translates() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.model_readers import load_model
 
 sio = pytest.importorskip("scipy.io")
 h5py = pytest.importorskip("h5py")
@@ -125,14 +124,14 @@ def test_basel_2009_evaluates_equation_1_in_millimetres(tmp_path):
     basis, deviations = modes(K)
     alpha, _ = coefficients()
     want = bowl()[0] + (basis @ (alpha * deviations)).reshape(V, 3)
-    got = load_model(write_basel_2009(tmp_path)).vertices(alpha)
+    got = HeadModel.load(write_basel_2009(tmp_path)).vertices(alpha)
     np.testing.assert_allclose(got, want, atol=TOLERANCE_MM)
 
 
 def test_basel_2009_adds_3ddfa_expressions_of_equation_2(tmp_path):
     basis, deviations = modes(E)
     _, eta = coefficients()
-    model = load_model(write_basel_2009(tmp_path), expression=write_3ddfa(tmp_path))
+    model = HeadModel.load(write_basel_2009(tmp_path), expression=write_3ddfa(tmp_path))
     want = bowl()[0] + 0.5 + (basis @ (eta * deviations)).reshape(V, 3)
     np.testing.assert_allclose(model.vertices(None, eta), want, atol=TOLERANCE_MM)
 
@@ -145,7 +144,7 @@ def test_trimmed_expressions_move_the_vertices_they_name(tmp_path, where):
         sio.savemat(tmp_path / where, {"trimIndex": kept[None] + 1})
     else:
         changes = {"trimIndex": kept[:, None] + 1}
-    model = load_model(model_file, expression=write_3ddfa(tmp_path, rows=60, **changes))
+    model = HeadModel.load(model_file, expression=write_3ddfa(tmp_path, rows=60, **changes))
     basis, deviations = modes(E)
     want = np.zeros((V, 3))
     want[kept] = (basis[:180, 1] * deviations[1]).reshape(60, 3)
@@ -154,41 +153,41 @@ def test_trimmed_expressions_move_the_vertices_they_name(tmp_path, where):
 
 def test_trimmed_expressions_without_an_index_are_refused(tmp_path):
     with pytest.raises(InvalidModelFile, match="trimIndex"):
-        load_model(write_basel_2009(tmp_path), expression=write_3ddfa(tmp_path, rows=60))
+        HeadModel.load(write_basel_2009(tmp_path), expression=write_3ddfa(tmp_path, rows=60))
 
 
 @pytest.mark.parametrize("bad", [[0, *range(2, 61)], [1, *range(1, 60)], [V + 1, *range(1, 60)]])
 def test_wrong_trim_index_is_refused(tmp_path, bad):
     expression = write_3ddfa(tmp_path, rows=60, trimIndex=np.array(bad)[None])
     with pytest.raises(InvalidModelFile, match="trimIndex"):
-        load_model(write_basel_2009(tmp_path), expression=expression)
+        HeadModel.load(write_basel_2009(tmp_path), expression=expression)
 
 
 def test_only_99_identity_components_are_kept(tmp_path):
     basis, deviations = modes(120)
     path = write_basel_2009(tmp_path, shapePC=basis, shapeEV=deviations[:, None] * 1000)
-    assert load_model(path).n_identity == 99
+    assert HeadModel.load(path).n_identity == 99
 
 
 def test_basel_2009_brings_its_mean_colours(tmp_path):
-    assert (load_model(write_basel_2009(tmp_path)).colors == 130).all()
+    assert (HeadModel.load(write_basel_2009(tmp_path)).colors == 130).all()
 
 
 def test_basel_h5_evaluates_identity_and_expression_in_millimetres(tmp_path):
     (b, d), (be, de), (alpha, eta) = modes(K), modes(E), coefficients()
     want = bowl()[0] + 0.25 + (b @ (alpha * d) + be @ (eta * de)).reshape(V, 3)
-    got = load_model(write_basel_h5(tmp_path)).vertices(alpha, eta)
+    got = HeadModel.load(write_basel_h5(tmp_path)).vertices(alpha, eta)
     np.testing.assert_allclose(got, want, atol=TOLERANCE_MM)
 
 
 def test_basel_h5_without_expressions_has_none(tmp_path):
     nothing = {f"expression/model/{k}": None for k in ("mean", "pcaBasis", "pcaVariance")}
-    assert load_model(write_basel_h5(tmp_path, **nothing)).n_expression == 0
+    assert HeadModel.load(write_basel_h5(tmp_path, **nothing)).n_expression == 0
 
 
 def test_ict_folder_evaluates_in_millimetres_under_arkit_names(tmp_path):
     folder, moves = write_ict(tmp_path)
-    model = load_model(folder)
+    model = HeadModel.load(folder)
     assert model.expression_names == ("browDownLeft", "browInnerUp", "jawOpen")
     want = bowl()[0] + 2 * moves["identity001"] + 0.5 * moves["browDown_L"]
     want += moves["browInnerUp_L"] + moves["browInnerUp_R"]  # ARKit has one for both sides
@@ -196,12 +195,12 @@ def test_ict_folder_evaluates_in_millimetres_under_arkit_names(tmp_path):
 
 
 def test_ict_quads_become_two_triangles_each(tmp_path):
-    model = load_model(write_ict(tmp_path)[0])
+    model = HeadModel.load(write_ict(tmp_path)[0])
     assert model.faces.shape == (2 * (SIDE - 1) ** 2, 3)
 
 
 def test_flame_npz_splits_identity_from_expression(tmp_path):
-    model = load_model(write_flame(tmp_path))
+    model = HeadModel.load(write_flame(tmp_path))
     assert (model.n_identity, model.n_expression) == (99, 100)
     want = bowl()[0] + modes(400)[0][:, 301].reshape(V, 3)
     got = model.vertices(None, np.eye(100)[1])
@@ -210,27 +209,27 @@ def test_flame_npz_splits_identity_from_expression(tmp_path):
 
 def test_own_npz_comes_back_as_it_is():
     path = Path(__file__).parents[1] / "python" / "extreme3d_fast" / "assets" / "head.npz"
-    np.testing.assert_array_equal(load_model(path).mean, HeadModel.load().mean)
+    np.testing.assert_array_equal(HeadModel.load(path).mean, HeadModel.load().mean)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_triangles_come_out_counter_clockwise_from_outside(tmp_path, flip):
     _, faces = bowl()
     given = faces[:, ::-1] if flip else faces
-    model = load_model(write_basel_2009(tmp_path, tl=given.astype(float) + 1))
+    model = HeadModel.load(write_basel_2009(tmp_path, tl=given.astype(float) + 1))
     a, b, c = (model.mean[model.faces[:, k]] for k in range(3))
     assert (np.cross(b - a, c - a)[:, 2] > 0).all()  # the shell bulges to +z
 
 
 def test_mirror_table_of_a_symmetric_mesh_is_exact(tmp_path):
-    model = load_model(write_basel_2009(tmp_path))
+    model = HeadModel.load(write_basel_2009(tmp_path))
     np.testing.assert_array_equal(model.mirror[model.mirror], np.arange(V))
     np.testing.assert_allclose(model.mean[model.mirror], model.mean * [-1, 1, 1], atol=1e-4)
 
 
 def test_mirror_table_of_a_crooked_mesh_is_still_an_involution(tmp_path):
     mean = bowl()[0] + np.random.default_rng(3).normal(0, 3, (V, 3))
-    model = load_model(write_basel_2009(tmp_path, shapeMU=mean.reshape(-1, 1) * 1000))
+    model = HeadModel.load(write_basel_2009(tmp_path, shapeMU=mean.reshape(-1, 1) * 1000))
     np.testing.assert_array_equal(model.mirror[model.mirror], np.arange(V))
     paired = np.flatnonzero(model.mirror != np.arange(V))
     gap = model.mean[model.mirror[paired]] - model.mean[paired] * [-1, 1, 1]
@@ -238,14 +237,14 @@ def test_mirror_table_of_a_crooked_mesh_is_still_an_involution(tmp_path):
 
 
 def test_bump_weight_is_one_in_the_middle_and_zero_on_the_rim(tmp_path):
-    weight = load_model(write_basel_2009(tmp_path)).face_weight.reshape(SIDE, SIDE)
+    weight = HeadModel.load(write_basel_2009(tmp_path)).face_weight.reshape(SIDE, SIDE)
     assert weight[SIDE // 2, SIDE // 2] == 1
     assert max(weight[0].max(), weight[-1].max(), weight[:, 0].max(), weight[:, -1].max()) == 0
 
 
 def test_models_without_landmarks_say_so(tmp_path):
     with pytest.raises(ValueError, match="no '68' landmarks"):
-        load_model(write_basel_2009(tmp_path)).landmark_basis("68")
+        HeadModel.load(write_basel_2009(tmp_path)).landmark_basis("68")
 
 
 WRITERS = [write_basel_2009, write_basel_h5, write_flame]
@@ -258,7 +257,7 @@ def test_truncated_file_is_refused(tmp_path, write, part):
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(InvalidModelFile, match=path.name):
-        load_model(path)
+        HeadModel.load(path)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -272,7 +271,7 @@ def test_damaged_bytes_never_do_more_than_fail_typed(tmp_path, write):
             broken[place] = rng.integers(256)
         path.write_bytes(broken)
         try:
-            model = load_model(path)
+            model = HeadModel.load(path)
         except InvalidModelFile:
             continue
         assert np.isfinite(model.vertices()).all()
@@ -296,7 +295,7 @@ def test_damaged_bytes_never_do_more_than_fail_typed(tmp_path, write):
 )
 def test_inconsistent_basel_2009_is_refused(tmp_path, changes):
     with pytest.raises(InvalidModelFile, match="01_MorphableModel"):
-        load_model(write_basel_2009(tmp_path, **changes))
+        HeadModel.load(write_basel_2009(tmp_path, **changes))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +311,7 @@ def test_inconsistent_basel_2009_is_refused(tmp_path, changes):
 )
 def test_inconsistent_basel_h5_is_refused(tmp_path, changes):
     with pytest.raises(InvalidModelFile, match="model2019"):
-        load_model(write_basel_h5(tmp_path, **changes))
+        HeadModel.load(write_basel_h5(tmp_path, **changes))
 
 
 def test_h5_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path):
@@ -320,7 +319,7 @@ def test_h5_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path):
     with h5py.File(path, "a") as file:
         file.create_dataset("shape/model/mean", shape=(10**12,), dtype="f4", chunks=(1024,))
     with pytest.raises(InvalidModelFile, match="larger than any known model"):
-        load_model(path)
+        HeadModel.load(path)
 
 
 @pytest.mark.parametrize(
@@ -339,12 +338,12 @@ def test_damaged_ict_file_is_named(tmp_path, name, text):
     folder, _ = write_ict(tmp_path)
     (folder / name).write_text(text)
     with pytest.raises(InvalidModelFile, match=name):
-        load_model(folder)
+        HeadModel.load(folder)
 
 
 def test_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(InvalidModelFile, match=r"generic_neutral_mesh\.obj"):
-        load_model(tmp_path)
+        HeadModel.load(tmp_path)
 
 
 class Bomb:
@@ -360,14 +359,14 @@ class Bomb:
 def test_pickle_is_refused_unread(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(InvalidModelFile, match="pickle"):
-        load_model(tmp_path / name)
+        HeadModel.load(tmp_path / name)
     assert not Bomb.went_off
 
 
 def test_npz_with_pickled_objects_is_refused_unread(tmp_path):
     path = write_flame(tmp_path, f=np.array([Bomb()], object))
     with pytest.raises(InvalidModelFile, match="not a readable"):
-        load_model(path)
+        HeadModel.load(path)
     assert not Bomb.went_off
 
 
@@ -378,17 +377,17 @@ def test_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "model.bin"
     path.write_bytes(content)
     with pytest.raises(InvalidModelFile, match=r"model\.bin"):
-        load_model(path)
+        HeadModel.load(path)
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.mat"):
-        load_model(tmp_path / "none.mat")
+        HeadModel.load(tmp_path / "none.mat")
 
 
 def test_expressions_for_a_model_that_has_its_own_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expression: expected None"):
-        load_model(write_basel_h5(tmp_path), expression=tmp_path / "Model_Expression.mat")
+        HeadModel.load(write_basel_h5(tmp_path), expression=tmp_path / "Model_Expression.mat")
 
 
 @pytest.mark.parametrize(
@@ -405,4 +404,4 @@ def test_missing_package_is_named(tmp_path, monkeypatch, write, package):
 
     monkeypatch.setattr("importlib.import_module", lambda name: without(name, None, None, ["x"]))
     with pytest.raises(ImportError, match=f"pip install {package}"):
-        load_model(path)
+        HeadModel.load(path)

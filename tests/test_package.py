@@ -20,13 +20,12 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only the reconstructor joins them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh"},
+    {"session", "_shading", "mesh", "model_readers"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
         "completion",
         "foundation",
-        "model_readers",
         "occlusion",
         "registration",
         "render",

@@ -300,6 +300,8 @@ def test_interpolation_is_exact_for_functions_linear_in_the_image():
     expected = 2 + 0.5 * (column + 0.5) - 0.25 * (row + 0.5)
     np.testing.assert_allclose(image[row, column], expected, atol=2e-3)  # corners snap to 1/256 px
     assert (image[raster.triangle < 0] == 0).all()
-    np.testing.assert_array_equal(image, interpolate(raster, 2 + 0.5 * x - 0.25 * y, faces, threads=3))
+    np.testing.assert_array_equal(
+        image, interpolate(raster, 2 + 0.5 * x - 0.25 * y, faces, threads=3)
+    )
     with pytest.raises(ValueError, match="faces"):
         interpolate(raster, np.zeros(3), faces)

@@ -3,12 +3,10 @@ C++ core of extreme3d_fast
 """
 
 from __future__ import annotations
-
 import collections.abc
-import typing
-
 import numpy
 import numpy.typing
+import typing
 
 __all__: list[str] = [
     "HeadEvaluator",
@@ -23,13 +21,16 @@ __all__: list[str] = [
     "face_normals",
     "fill_harmonic",
     "fit_landmarks",
+    "interpolate",
     "mesh_report",
     "rasterize",
     "recover_dense",
     "register_dense",
     "render",
+    "rotate_vectors",
     "smooth_depth",
     "sparse_from_dense",
+    "transform_points",
     "triangulate_region",
     "unique_edges",
     "vertex_colors",
@@ -217,6 +218,13 @@ def fit_landmarks(
     depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> dict: ...
+def interpolate(
+    triangle: numpy.typing.NDArray[numpy.int32],
+    barycentric: numpy.typing.NDArray[numpy.float32],
+    values: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
 def mesh_report(
     vertices: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
@@ -269,6 +277,11 @@ def render(
     ],
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> numpy.typing.NDArray[numpy.uint8]: ...
+def rotate_vectors(
+    b_from_a: numpy.typing.NDArray[numpy.float32],
+    vectors: numpy.typing.NDArray[numpy.float32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
 def smooth_depth(
     depth: numpy.typing.NDArray[numpy.float32],
     triangle: numpy.typing.NDArray[numpy.int32],
@@ -291,6 +304,11 @@ def sparse_from_dense(
     height: typing.SupportsInt | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> tuple: ...
+def transform_points(
+    b_from_a: numpy.typing.NDArray[numpy.float32],
+    points: numpy.typing.NDArray[numpy.float32],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
 def triangulate_region(
     points: numpy.typing.NDArray[numpy.int32], boundary: numpy.typing.NDArray[numpy.int32]
 ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast import _core
+from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.model_readers import read_model
 
 F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 
-#: Largest unpacked file accepted, so that a hostile header cannot ask for all memory.
-_MAX_BYTES = 1 << 30
 _SKIN = "skin"
 
 
@@ -163,39 +161,36 @@ class HeadModel:
     # === Reading ===
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> HeadModel:
-        """Reads a head model in this package's `.npz` layout; None gives the built-in head.
+    def load(
+        cls, path: str | Path | None = None, *, expression: str | Path | None = None
+    ) -> HeadModel:
+        """Reads a head model; what it is, is told from the content.
+
+        Args:
+            path: a file in this package's `.npz` layout, `01_MorphableModel.mat` (Basel 2009), a
+                Basel 2017/2019 `.h5`, the `FaceXModel` folder of ICT-FaceKit, or a FLAME `.npz`
+                (v_template, shapedirs, f); None gives the built-in head.
+            expression: `Model_Expression.mat` of 3DDFA, for Basel 2009 only.
+
+        Returns:
+            The model in this package's conventions. Only the built-in one has the 478 landmarks
+            that a `Reconstructor` fits.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file is not a head model, is cut short or holds inconsistent arrays.
+            FileNotFoundError: there is no such file or folder.
+            InvalidModelFile: it is damaged, of an unknown kind, a pickle, or inconsistent.
+            ImportError: the package that reads this kind of file is not installed.
+            ValueError: `expression` is given for a model that brings its own.
         """
         if path is None:
             with resources.as_file(resources.files("extreme3d_fast") / "assets" / "head.npz") as p:
                 return cls.load(p)
-        path = Path(path)
-        arrays = _read_npz(path)
+        arrays = read_model(path, expression=expression)
+        levels = arrays.pop("subdivision", ())
         try:
-            names = tuple(str(n) for n in arrays["part_names"])
-            levels: list[SubdivisionLevel] = []
-            while f"sub{len(levels)}_indptr" in arrays:
-                stem = f"sub{len(levels)}_"
-                levels.append(
-                    SubdivisionLevel(
-                        arrays[stem + "indptr"], arrays[stem + "indices"], arrays[stem + "weights"]
-                    )
-                )
-            return cls(
-                expression_names=tuple(str(n) for n in arrays["expression_names"]),
-                part_names=names,
-                part_faces={n: arrays[f"part_faces_{n}"] for n in names},
-                subdivision=tuple(levels),
-                **{name: arrays[name] for name in _ARRAYS},
-            )
-        except KeyError as error:
-            raise ValueError(f"{path} is not a head model: it has no array {error}") from error
-        except (TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"{path} is not a valid head model: {error}") from error
+            return cls(**arrays, subdivision=tuple(SubdivisionLevel(*level) for level in levels))
+        except ValueError as error:
+            raise InvalidModelFile(f"path: {path} is not a valid head model: {error}") from error
 
     # === Evaluating ===
 
@@ -347,30 +342,3 @@ def _coefficients(name: str, value: npt.ArrayLike | None, count: int) -> F32:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} should be finite")
     return array
-
-
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of an .npz without ever unpickling; sizes are checked before anything is read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no head model at {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > _MAX_BYTES:
-            raise ValueError(f"it unpacks to {size} bytes, more than {_MAX_BYTES}")
-        # opened here because NumPy leaves a damaged file open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        SyntaxError,
-        MemoryError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(f"{path} is not a readable head model: {error}") from error

@@ -135,9 +135,7 @@ def transform_points(
     return _core.transform_points(matrix, float_array("points", points, (-1, 3)), threads)
 
 
-def rotate_vectors(
-    b_from_a: npt.ArrayLike, vectors: npt.ArrayLike, *, threads: int = 1
-) -> Float32:
+def rotate_vectors(b_from_a: npt.ArrayLike, vectors: npt.ArrayLike, *, threads: int = 1) -> Float32:
     """Directions of frame a in frame b, (N, 3) float32; arguments as for `transform_points`."""
     matrix = float_array("b_from_a", b_from_a, (4, 4))
     return _core.rotate_vectors(matrix, float_array("vectors", vectors, (-1, 3)), threads)

@@ -1,6 +1,6 @@
 """Reads head models that users have: Basel 2009, Basel 2017/2019, ICT-FaceKit, FLAME (as .npz).
 
-Each reader turns a file into the package's `HeadModel`: millimetres, x to the subject's left, y up,
+Each reader turns a file into the arrays of a `HeadModel`: millimetres, x to the subject's left, y up,
 z out of the face, triangles counter-clockwise from outside, coefficients of unit variance (paper
 Eq. 1-2: s = mean + W^S α, e = W^E η with the standard deviations multiplied into W). Nothing in a
 file is ever executed: pickles are refused.
@@ -22,10 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extreme3d_fast.errors import InvalidModelFile
-from extreme3d_fast.head_model import HeadModel
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
+
+FLAME_ARRAYS = ("v_template", "shapedirs", "f")
+OWN_ARRAYS = (
+    *("mean", "identity", "expression", "faces", "mirror", "part_vertex_range", "face_weight"),
+    *("face_region", "uv", "faces_uv", "landmarks68_faces", "landmarks68_bary"),
+    *("landmarks478_faces", "landmarks478_bary", "colors", "coarse_quads", "coarse_mirror"),
+)
 
 MM_PER_MICROMETRE = 1e-3
 MM_PER_CENTIMETRE = 10.0
@@ -84,8 +90,8 @@ class _Linear:
     colors: NDArray[Any] | None = None  # (V, 3) 0..255
 
 
-def load_model(path: str | Path, *, expression: str | Path | None = None) -> HeadModel:
-    """Reads a head model; what it is, is told from the content.
+def read_model(path: str | Path, *, expression: str | Path | None = None) -> dict[str, Any]:
+    """Reads the arrays of a head model; `HeadModel.load` is the public way to it.
 
     Args:
         path: `01_MorphableModel.mat` (Basel 2009), a Basel 2017/2019 `.h5`, the `FaceXModel` folder
@@ -95,8 +101,8 @@ def load_model(path: str | Path, *, expression: str | Path | None = None) -> Hea
             then in `model_info.mat` beside it.
 
     Returns:
-        The model in this package's conventions. Basel keeps its first 99 identity components;
-        Basel and FLAME come without landmarks. ICT-FaceKit's 157 text files take some 7 s to read.
+        Arguments of `HeadModel`. Basel keeps its first 99 identity components; Basel and FLAME come
+        without landmarks. ICT-FaceKit's 157 text files take some 7 s to read.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -106,7 +112,7 @@ def load_model(path: str | Path, *, expression: str | Path | None = None) -> Hea
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"path: no head model at {path}")
+        raise FileNotFoundError(f"path: there is no head model at {path}")
     if path.is_dir():
         _refuse_expression(expression, "an ICT-FaceKit folder")
         return _finish(_read_ict(path), path)
@@ -127,8 +133,8 @@ def load_model(path: str | Path, *, expression: str | Path | None = None) -> Hea
         _refuse_expression(expression, "an .npz")
         return _read_npz(path)
     raise InvalidModelFile(
-        f"path: expected a .mat (version 5), .h5, .npz or ICT-FaceKit folder, {path} starts with "
-        f"{start[:8]!r}"
+        f"path: {path} is not a head model: expected a .mat (version 5), .h5, .npz or ICT-FaceKit "
+        f"folder, it starts with {start[:8]!r}"
     )
 
 
@@ -413,7 +419,7 @@ def _bytes(path: Path) -> bytes:
 # === .npz: FLAME, or our own ===
 
 
-def _read_npz(path: Path) -> HeadModel:
+def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -421,21 +427,32 @@ def _read_npz(path: Path) -> HeadModel:
             raise ValueError(f"it unpacks to {size} bytes")
         # The file is opened here because NumPy leaves it open when it is damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            names = set(data.files)
-            flame = {"v_template", "shapedirs", "f"} <= names
-            arrays = (
-                {name: data[name] for name in ("v_template", "shapedirs", "f")} if flame else {}
-            )
+            flame = set(FLAME_ARRAYS) <= set(data.files)
+            arrays = {name: data[name] for name in (FLAME_ARRAYS if flame else data.files)}
     except Exception as error:  # zip, zlib and NumPy errors have no common base
-        raise InvalidModelFile(f"path: {path} is not a readable .npz: {error}") from error
-    if flame:
-        return _finish(_flame(arrays, path), path)
+        raise InvalidModelFile(f"path: {path} is not a readable head model: {error}") from error
+    return _finish(_flame(arrays, path), path) if flame else _own(arrays, path)
+
+
+def _own(arrays: Mapping[str, NDArray[Any]], path: Path) -> dict[str, Any]:
+    """This package's layout (docs/head_model.md), written by train/head_model.py."""
     try:
-        return HeadModel.load(path)
-    except ValueError as error:
+        names = tuple(str(name) for name in arrays["part_names"])
+        levels: list[tuple[NDArray[Any], ...]] = []
+        while f"sub{len(levels)}_indptr" in arrays:
+            stem = f"sub{len(levels)}_"
+            levels.append(tuple(arrays[stem + part] for part in ("indptr", "indices", "weights")))
+        return {
+            **{name: arrays[name] for name in OWN_ARRAYS},
+            "expression_names": tuple(str(name) for name in arrays["expression_names"]),
+            "part_names": names,
+            "part_faces": {name: arrays[f"part_faces_{name}"] for name in names},
+            "subdivision": tuple(levels),
+        }
+    except (KeyError, TypeError) as error:
         raise InvalidModelFile(
             f"path: {path} is neither this package's head model nor FLAME (v_template, shapedirs, "
-            f"f): {error}"
+            f"f): it has no array {error}"
         ) from error
 
 
@@ -463,7 +480,7 @@ def _flame(arrays: Mapping[str, NDArray[Any]], path: Path) -> _Linear:
 # === What all formats share ===
 
 
-def _finish(linear: _Linear, path: Path) -> HeadModel:
+def _finish(linear: _Linear, path: Path) -> dict[str, Any]:
     """Checks the numbers, orients the triangles, finds the mirror table and the face region."""
     mean = np.asarray(linear.mean, np.float32)
     faces = np.asarray(linear.faces)
@@ -506,26 +523,23 @@ def _finish(linear: _Linear, path: Path) -> HeadModel:
         for name, color in ICT_PART_COLORS.items():
             if name in parts:
                 colors[slice(*parts[name])] = color
-    try:
-        return HeadModel(
-            mean=mean,
-            identity=np.asarray(linear.identity, np.float32),
-            expression=np.asarray(linear.expression, np.float32),
-            expression_names=tuple(linear.expression_names),
-            faces=skin,
-            mirror=mirror,
-            coarse_mirror=mirror,
-            part_names=tuple(parts),
-            part_vertex_range=np.array(list(parts.values()), np.int32),
-            part_faces=triangles,
-            face_weight=weight,
-            face_region=weight > 0,
-            colors=np.clip(np.round(colors), 0, 255).astype(np.uint8),
-            landmarks68_faces=landmark_faces,
-            landmarks68_bary=landmark_bary,
-        )
-    except ValueError as error:
-        raise InvalidModelFile(f"path: {path}: {error}") from error
+    return {
+        "mean": mean,
+        "identity": np.asarray(linear.identity, np.float32),
+        "expression": np.asarray(linear.expression, np.float32),
+        "expression_names": tuple(linear.expression_names),
+        "faces": skin,
+        "mirror": mirror,
+        "coarse_mirror": mirror,
+        "part_names": tuple(parts),
+        "part_vertex_range": np.array(list(parts.values()), np.int32),
+        "part_faces": triangles,
+        "face_weight": weight,
+        "face_region": weight > 0,
+        "colors": np.clip(np.round(colors), 0, 255).astype(np.uint8),
+        "landmarks68_faces": landmark_faces,
+        "landmarks68_bary": landmark_bary,
+    }
 
 
 def _outward(mean: Float32, faces: NDArray[Any]) -> Int32:

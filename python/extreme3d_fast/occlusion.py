@@ -384,6 +384,6 @@ def fill_bump(
     if not np.isfinite(mm[(inside & trusted) > 0]).all():
         raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
     if method == "none":
-        return mm.copy()
+        return np.array(mm)
     filled: Float32 = np.asarray(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
     return filled
