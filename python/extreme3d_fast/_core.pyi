@@ -3,10 +3,12 @@ C++ core of extreme3d_fast
 """
 
 from __future__ import annotations
+
 import collections.abc
+import typing
+
 import numpy
 import numpy.typing
-import typing
 
 __all__: list[str] = [
     "HeadEvaluator",

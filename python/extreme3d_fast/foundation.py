@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast import _core
-from extreme3d_fast.camera import Camera, angles_from_rotation, rotation_from_vector
+from extreme3d_fast.camera import Camera, angles_from_rotation
 from extreme3d_fast.head_model import LandmarkBasis
 
 __all__ = ["FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
@@ -69,9 +69,6 @@ class FitSettings:
     #: elsewhere, points beside the face err more: mm from the middle where that starts and is full,
     #: and the factor. They follow a nod only in part.
     lateral: tuple[float, float, float] = (30.0, 45.0, 4.0)
-    #: degrees that Face Mesh reads a head as looking further down than it does, measured on renders
-    #: of the head model at known poses; the ears of real photos agree.
-    pitch_bias: float = 4.5
     identity_sigma: float = 1.0
     expression_sigma: float = 0.4
     focal: float = 2.2  #: centre of the focal length's prior in crop widths
@@ -158,10 +155,7 @@ class LandmarkFitter:
         if offset.shape != (N_LANDMARKS, 2):
             raise ValueError(f"bias should have shape ({N_LANDMARKS}, 2), has {offset.shape}")
         self._settings = settings or FitSettings()
-        biased = self._mean + np.pad(offset, ((0, 0), (0, 1)))
-        nod = rotation_from_vector([np.radians(self._settings.pitch_bias), 0.0, 0.0])
-        middle = biased.mean(0)
-        self._mean = ((biased - middle) @ nod.T + middle).astype(np.float32)
+        self._mean = self._mean + np.pad(offset, ((0, 0), (0, 1)))
         self._core = _core.LandmarkFitter(self._mean, identity, expression)
         self._threads = threads
         self._sigma, self._slide = _deviations(self._settings, self._mean[:, 0])
