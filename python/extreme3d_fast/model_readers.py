@@ -1,9 +1,9 @@
 """Reads head models that users have: Basel 2009, Basel 2017/2019, ICT-FaceKit, FLAME (as .npz).
 
 Each reader turns a file into the arrays of a `HeadModel`: millimetres, x to the subject's left, y
-up, z out of the face, triangles counter-clockwise from outside, coefficients of unit variance (paper
-Eq. 1-2: s = mean + W^S α, e = W^E η with the standard deviations multiplied into W). Nothing in a
-file is ever executed: pickles are refused.
+up, z out of the face, triangles counter-clockwise from outside, coefficients of unit variance (Eq.
+1-2 of the paper: s = mean + W^S α, e = W^E η with the standard deviations multiplied into W). No
+part of a file is ever executed: pickles are refused.
 """
 
 from __future__ import annotations
