@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from extreme3d_fast.mesh import (
     Csr,
     boundary_loops,
+    erode_mask,
     face_normals,
     mesh_report,
+    rotate_vectors,
+    transform_points,
     unique_edges,
     vertex_faces,
     vertex_neighbours,
@@ -214,3 +217,32 @@ def test_bad_arguments_are_named():
         vertex_normals(
             v, f, faces_of_vertex=Csr(np.int32([0, 3, 6, 9, 12]), np.full(12, 4, np.int32))
         )
+
+
+def test_erosion_takes_the_rim_of_a_mask_away():
+    """A strip of five quads: of columns 0 to 3 known, column 3 borders the unknown one."""
+    faces = np.array(
+        [
+            t
+            for k in range(5)
+            for t in ((2 * k, 2 * k + 2, 2 * k + 1), (2 * k + 1, 2 * k + 2, 2 * k + 3))
+        ]
+    )
+    mask = np.arange(12) // 2 <= 3
+    np.testing.assert_array_equal(erode_mask(mask, faces), np.arange(12) // 2 <= 2)
+    assert erode_mask(np.ones(12, bool), faces).all()
+    with pytest.raises(ValueError, match="faces"):
+        erode_mask(mask[:-1], faces)
+
+
+def test_rigid_motions_equal_their_matrix_product(rng):
+    b_from_a = np.eye(4, dtype=np.float32)
+    b_from_a[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    b_from_a[:3, 3] = [5, -7, 600]
+    points = rng.normal(0, 80, (50_000, 3)).astype(np.float32)
+    expected = points.astype(np.float64) @ b_from_a[:3, :3].T
+    for threads in (1, 3):
+        turned = rotate_vectors(b_from_a, points, threads=threads)
+        moved = transform_points(b_from_a, points, threads=threads)
+        np.testing.assert_allclose(turned, expected, atol=1e-4)
+        np.testing.assert_allclose(moved, expected + b_from_a[:3, 3], atol=2e-4)

@@ -59,6 +59,18 @@ py::array_t<float> in_other_frame(const Array<float>& b_from_a, const Array<floa
   return moved;
 }
 
+py::array_t<std::uint8_t> erode_mask_array(const Array<std::uint8_t>& mask, const Indices& faces) {
+  const auto m = view(mask, "mask");
+  const auto f = tri_view(faces, "faces", m.n);
+  py::array_t<std::uint8_t> eroded(m.n);
+  const View<std::uint8_t> out{eroded.mutable_data(), m.n};
+  {
+    const py::gil_scoped_release release;
+    erode_mask(m, f, out);
+  }
+  return eroded;
+}
+
 py::array_t<float> face_normals_array(const Array<float>& vertices, const Indices& faces,
                                       int threads) {
   const auto v = vec3_view(vertices, "vertices");
@@ -122,6 +134,8 @@ void bind_mesh(py::module_& m) {
   const auto faces = py::arg("faces").noconvert();
   const auto vertices = py::arg("vertices").noconvert();
   m.def("face_normals", &face_normals_array, vertices, faces, "threads"_a = 1);
+  m.def("erode_mask", &erode_mask_array, py::arg("mask").noconvert(),
+        py::arg("faces").noconvert());
   m.def("transform_points", &in_other_frame<transform_points>, py::arg("b_from_a").noconvert(),
         py::arg("points").noconvert(), py::arg("threads") = 1);
   m.def("rotate_vectors", &in_other_frame<rotate_vectors>, py::arg("b_from_a").noconvert(),

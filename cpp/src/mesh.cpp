@@ -191,6 +191,15 @@ void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, Vie
   });
 }
 
+void erode_mask(View<const std::uint8_t> mask, View<const Tri> faces, View<std::uint8_t> out) {
+  std::copy(mask.data, mask.data + mask.n, out.data);
+  for (int f = 0; f < faces.n; ++f) {
+    const auto [v0, v1, v2] = faces[f];
+    if (mask[v0] && mask[v1] && mask[v2]) continue;
+    out[v0] = out[v1] = out[v2] = 0;
+  }
+}
+
 void face_normals(MeshView mesh, int threads, View<Vec3> out) {
   parallel_for(mesh.faces.n, threads, kFaceGrain, [&](int begin, int end) {
     for (int f = begin; f < end; ++f) out[f] = normalize_or_zero(face_area_vector(mesh, f));

@@ -20,6 +20,7 @@ __all__: list[str] = [
     "complete_dense",
     "compose_depth",
     "dense_mesh",
+    "erode_mask",
     "face_normals",
     "fill_harmonic",
     "fit_landmarks",
@@ -196,6 +197,9 @@ def dense_mesh(
     max_slope: typing.SupportsFloat | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> tuple: ...
+def erode_mask(
+    mask: numpy.typing.NDArray[numpy.uint8], faces: numpy.typing.NDArray[numpy.int32]
+) -> numpy.typing.NDArray[numpy.uint8]: ...
 def face_normals(
     vertices: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],

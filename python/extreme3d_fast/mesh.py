@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Float32, Int32, float_array, index_array
+from ._arrays import Float32, Int32, float_array, index_array, mask_array
 
 __all__ = [
     "Csr",
     "MeshReport",
     "boundary_loops",
+    "erode_mask",
     "face_normals",
     "mesh_report",
     "rotate_vectors",
@@ -139,6 +140,24 @@ def rotate_vectors(b_from_a: npt.ArrayLike, vectors: npt.ArrayLike, *, threads: 
     """Directions of frame a in frame b, (N, 3) float32; arguments as for `transform_points`."""
     matrix = float_array("b_from_a", b_from_a, (4, 4))
     return _core.rotate_vectors(matrix, float_array("vectors", vectors, (-1, 3)), threads)
+
+
+def erode_mask(mask: npt.ArrayLike, faces: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """The vertices of a mask whose faces lie in it with all their corners.
+
+    Args:
+        mask: (V,) bool.
+        faces: (F, 3) int32.
+
+    Returns:
+        (V,) bool.
+
+    Raises:
+        ValueError: wrong shape or face index out of range.
+    """
+    inside = mask_array("mask", mask, (-1,))
+    f = index_array("faces", faces, (-1, 3), 0, len(inside))
+    return np.asarray(_core.erode_mask(inside, f)).view(np.bool_)
 
 
 def face_normals(vertices: npt.ArrayLike, faces: npt.ArrayLike, *, threads: int = 1) -> Float32:

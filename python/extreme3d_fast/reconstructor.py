@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +23,8 @@ from extreme3d_fast.foundation import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
+    Csr,
+    erode_mask,
     rotate_vectors,
     transform_points,
     vertex_faces,
@@ -125,6 +128,7 @@ class Reconstructor:
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
         self._faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
+        self._parts = _prepared_parts(model)
         self._raster: Raster | None = None  # written again by each call: fresh pages cost time
         self._lock = threading.Lock()
 
@@ -257,7 +261,7 @@ class Reconstructor:
         moved_in_camera, moved = timed("sparse", sparse_from_dense)(
             foundation_in_camera, visible, bump, weight > 0, camera, threads=threads
         )
-        observed = _eroded(visible & moved & self._region, faces)
+        observed = timed("observed", erode_mask)(visible & moved & self._region, faces)
         moved_in_head = transform_points(head_from_camera, moved_in_camera)
         sparse_in_head = np.where(observed[:, None], moved_in_head, foundation_in_head)
 
@@ -300,16 +304,16 @@ class Reconstructor:
 
         # where every vertex came from, and its colour
         pixel = np.flatnonzero(dense.vertex_of_pixel >= 0)  # of each dense vertex, row-major
-        filled_vertex = _at_vertices(filled, foundation_in_camera, camera)
+        pixel_of_vertex = _pixels(foundation_in_camera, camera)
+        filled_vertex = _at_vertices(filled, pixel_of_vertex)
         origin_of_sparse = np.select(
             [observed & filled_vertex, observed, recovery == Recovery.MIRRORED],
             [Provenance.FILLED, Provenance.OBSERVED, Provenance.MIRRORED],
             Provenance.MODEL,
         )
         origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
-        origin_of_reflected = np.full(len(pixel), Provenance.MIRRORED)
         # hair and clothes where the model has skin are better left out than painted on
-        shown = visible & model.face_region & _at_vertices(in_photo, foundation_in_camera, camera)
+        shown = visible & model.face_region & _at_vertices(in_photo, pixel_of_vertex)
         color_of_sparse = timed("texture", vertex_colors)(
             crop.image,
             foundation_in_camera,
@@ -321,9 +325,11 @@ class Reconstructor:
             threads=threads,
         )
         color_of_dense = crop.image.reshape(-1, 3)[pixel]
+        reflected_dense = mesh.source_vertex[mesh.source == VertexSource.REFLECTED]
         color_of_reflected = _reflected_colors(
-            color_of_dense, color_of_sparse, registration, faces, mirror
+            reflected_dense, color_of_dense, color_of_sparse, registration, faces, mirror
         )
+        origin_of_reflected = np.full(len(reflected_dense), Provenance.MIRRORED)
 
         return Face(
             vertices=mesh.vertices,
@@ -343,10 +349,10 @@ class Reconstructor:
             bump=bump,
             face_mask=face_mask,
             photo=crop.image,
-            parts=self._parts(head, crop.image, raster, camera, camera_from_head),
+            parts=self._part_meshes(head, crop.image, raster, camera, camera_from_head),
         )
 
-    def _parts(
+    def _part_meshes(
         self,
         head: Float32,
         photo: npt.NDArray[np.uint8],
@@ -355,19 +361,15 @@ class Reconstructor:
         camera_from_head: Float32,
     ) -> dict[str, Mesh]:
         """Eyeballs, teeth and tongue, in the photo's colours where it shows them."""
-        model = self.head_model
         parts = {}
-        for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
-            if name == "skin":
-                continue
-            vertices, faces = head[begin:end], model.part_faces[name] - begin
+        for name, part in self._parts.items():
+            vertices = head[part.vertices]
+            normals = vertex_normals(vertices, part.faces, faces_of_vertex=part.faces_of_vertex)
             in_camera = transform_points(camera_from_head, vertices)
-            normals = rotate_vectors(camera_from_head, vertex_normals(vertices, faces))
-            visible = vertex_visibility(in_camera, normals, raster.depth, camera)
-            colors = _part_colors(
-                photo, camera.project(in_camera), visible, model.colors[begin:end]
-            )
-            parts[name] = Mesh(vertices, faces, colors)
+            in_view = rotate_vectors(camera_from_head, normals)
+            visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
+            colors = _part_colors(photo, camera.project(in_camera), visible, part.colors)
+            parts[name] = Mesh(vertices, part.faces, colors)
         return parts
 
 
@@ -399,13 +401,33 @@ def _photo_in_crop(
     crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
 ) -> Bool:
     """(S, S) pixels of the crop whose centres lie inside the photo; the others are padding."""
-    image_from_crop = np.linalg.inv(crop_from_image)
-    centers = np.arange(size) + 0.5
-    x = image_from_crop[0, 0] * centers + image_from_crop[0, 1] * centers[:, None]
-    y = image_from_crop[1, 0] * centers + image_from_crop[1, 1] * centers[:, None]
-    x, y = x + image_from_crop[0, 2], y + image_from_crop[1, 2]
     height, width = photo_shape[:2]
-    return np.asarray((x > 0.5) & (y > 0.5) & (x < width - 0.5) & (y < height - 0.5))
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    at = transform_pixels(crop_from_image, corners) - 0.5  # OpenCV counts from pixel centres
+    inside = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(inside, np.rint(16 * at).astype(np.int32), 1, shift=4)
+    # the outermost ring blends with the padding
+    return cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1).view(np.bool_)
+
+
+class _Part(NamedTuple):
+    """What a part of the head model needs in every call."""
+
+    vertices: slice
+    faces: npt.NDArray[np.int32]  # into its own vertices
+    faces_of_vertex: Csr
+    colors: npt.NDArray[np.uint8]
+
+
+def _prepared_parts(model: HeadModel) -> dict[str, _Part]:
+    parts = {}
+    for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
+        if name == "skin":
+            continue
+        faces = model.part_faces[name] - begin
+        own = slice(int(begin), int(end))
+        parts[name] = _Part(own, faces, vertex_faces(faces, int(end - begin)), model.colors[own])
+    return parts
 
 
 def _recoverable_region(model: HeadModel) -> Bool:
@@ -419,20 +441,16 @@ def _recoverable_region(model: HeadModel) -> Bool:
     return region
 
 
-def _eroded(seen: Bool, faces: npt.NDArray[np.int32]) -> Bool:
-    """Without the vertices that have a neighbour which is not seen."""
-    inner: Bool = seen.copy()
-    inner[faces[~seen[faces].all(axis=1)]] = False
-    return inner
-
-
-def _at_vertices(image: Bool, vertices_in_camera: Float32, camera: Camera) -> Bool:
-    """The image at the pixels that the vertices project into; False outside."""
+def _pixels(vertices_in_camera: Float32, camera: Camera) -> npt.NDArray[np.int64]:
+    """(V,) row-major pixel that each vertex projects into, -1 outside the crop."""
     x, y = np.floor(camera.project(vertices_in_camera)).astype(np.int64).T
     inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
-    at = np.zeros(len(vertices_in_camera), np.bool_)
-    at[inside] = image[y[inside], x[inside]]
-    return at
+    return np.where(inside, y * camera.width + x, -1)
+
+
+def _at_vertices(image: Bool, pixel_of_vertex: npt.NDArray[np.int64]) -> Bool:
+    """The image at the pixels of the vertices; False outside."""
+    return np.asarray(image.ravel()[pixel_of_vertex] & (pixel_of_vertex >= 0))
 
 
 def _part_colors(
@@ -454,21 +472,26 @@ def _part_colors(
 
 
 def _reflected_colors(
+    dense: npt.NDArray[np.int32],
     color_of_dense: npt.NDArray[np.uint8],
     color_of_sparse: npt.NDArray[np.uint8],
     registration: Registration,
     faces: npt.NDArray[np.int32],
     mirror: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.uint8]:
-    """Eq. 10 on colours: the pixel's own, less its sparse colour, plus that of the mirror image.
+    """Eq. 10 on the colours of some dense vertices: the pixel's own, less its sparse colour, plus
+    that of the mirror image.
 
     The sparse colours of the hidden side continue the light of the visible one.
     """
-    corners = faces[registration.triangle]
-    weights = np.column_stack([registration.uv, 1 - registration.uv.sum(axis=1)])[:, :, None]
+    corners = faces[registration.triangle[dense]]
+    uv = registration.uv[dense]
+    weights = np.column_stack([uv, 1 - uv.sum(axis=1)])[:, :, None]
     sparse = color_of_sparse.astype(np.float32)
     change = (weights * (sparse[mirror[corners]] - sparse[corners])).sum(axis=1)
-    shifted: npt.NDArray[np.uint8] = np.clip(color_of_dense + change, 0, 255).astype(np.uint8)
+    shifted: npt.NDArray[np.uint8] = np.clip(color_of_dense[dense] + change, 0, 255).astype(
+        np.uint8
+    )
     return shifted
 
 
@@ -478,13 +501,8 @@ def _gather(
     of_dense: npt.NDArray[Any],
     of_reflected: npt.NDArray[Any],
 ) -> npt.NDArray[np.uint8]:
-    """Per-vertex values of S from those of the three meshes it was sewn from."""
-    values = np.empty((len(mesh.vertices), *of_sparse.shape[1:]), np.uint8)
-    for source, origin in (
-        (VertexSource.SPARSE, of_sparse),
-        (VertexSource.DENSE, of_dense),
-        (VertexSource.REFLECTED, of_reflected),
-    ):
-        mine = mesh.source == source
-        values[mine] = origin[mesh.source_vertex[mine]]
-    return values
+    """Per-vertex values of S from those of R, those of D, and those of its reflected vertices."""
+    n_sparse, n_dense, _ = np.bincount(mesh.source, minlength=len(VertexSource))
+    sparse, dense, _ = np.split(mesh.source_vertex, [n_sparse, n_sparse + n_dense])
+    parts = [of_sparse[sparse], of_dense[dense], of_reflected]
+    return np.concatenate(parts, dtype=np.uint8, casting="unsafe")

@@ -54,6 +54,9 @@ E3D_HD inline Vec3 vertex_normal(View<const Vec3> area_vectors, const CsrView& v
 void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
 void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
 
+// The mask without the corners of faces that have a corner outside it.
+void erode_mask(View<const std::uint8_t> mask, View<const Tri> faces, View<std::uint8_t> out);
+
 void face_normals(MeshView mesh, int threads, View<Vec3> out);                          // (F,)
 void vertex_normals(MeshView mesh, CsrView vertex_faces, int threads, View<Vec3> out);  // (V,)
 
