@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import seams, stages
+from bench import seams, sheet, stages
 
 # Each module has NAME, HELP, add_arguments(parser) and run(options) -> exit status.
-COMMANDS = (stages, seams)
+COMMANDS = (stages, seams, sheet)
 
 
 def main() -> int:

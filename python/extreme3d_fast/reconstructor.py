@@ -466,7 +466,8 @@ def _part_colors(
     x = np.clip(pixels[:, 0].astype(np.int64), 0, width - 1)
     y = np.clip(pixels[:, 1].astype(np.int64), 0, height - 1)
     seen = photo[y, x].astype(np.float32)
-    level = seen[visible].mean() / max(float(model_colors[visible].mean()), 1.0)
+    # the brighter ones tell the part from the lips and lids that cover its rim
+    level = np.percentile(seen[visible], 90) / max(np.percentile(model_colors[visible], 90), 1.0)
     colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
     return np.asarray(colors, np.uint8)
 
