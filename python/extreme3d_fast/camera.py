@@ -59,6 +59,11 @@ class Camera:
                 raise ValueError(f"{name} should be positive, is {getattr(self, name)}")
 
     @property
+    def pinhole(self) -> tuple[float, float, float, float]:
+        """(fx, fy, cx, cy)."""
+        return self.fx, self.fy, self.cx, self.cy
+
+    @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """(3, 3) float64 intrinsic matrix."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])

@@ -83,10 +83,7 @@ def dense_mesh(
     return DenseMesh(
         *_core.dense_mesh(
             z,
-            camera.fx,
-            camera.fy,
-            camera.cx,
-            camera.cy,
+            *camera.pinhole,
             camera.width,
             camera.height,
             max_slope=max_slope,

@@ -63,10 +63,7 @@ def vertex_colors(
             index_array("mirror_of", mirror_of, (count,), -1, count),
             _color_array("fallback", fallback, (count, 3)),
             picture,
-            camera.fx,
-            camera.fy,
-            camera.cx,
-            camera.cy,
+            *camera.pinhole,
             threads=threads,
         )
     )

@@ -108,9 +108,6 @@ class Zipper:
                 mask_array("reflected_defined", reflected_defined, (len(d),)),
                 index_array("triangle", triangle, shape, -1, self._n_faces),
                 index_array("vertex_of_pixel", vertex_of_pixel, shape, -1, len(d)),
-                camera.fx,
-                camera.fy,
-                camera.cx,
-                camera.cy,
+                *camera.pinhole,
             )
         )
