@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from extreme3d_fast.mesh_io import Mesh
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# No deadline, which would be a timing assertion; the same examples in every run.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

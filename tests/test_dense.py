@@ -83,7 +83,7 @@ def test_block_is_cut_along_the_smaller_step():
     assert all({1, 2} <= set(t) for t in other.faces.tolist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31))
 def test_equals_numpy_twin(seed):
     rng = np.random.default_rng(seed)

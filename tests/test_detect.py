@@ -212,7 +212,7 @@ def test_crop_is_the_authors_rule_on_level_points():
     x=st.floats(-300, 300),
     y=st.floats(-300, 300),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_crop_follows_any_similarity_of_the_points(roll, scale, x, y):
     image = np.zeros((8, 8, 3), np.uint8)
     points = np.random.default_rng(0).uniform(0, 100, (468, 2))

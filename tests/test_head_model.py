@@ -94,7 +94,7 @@ def test_evaluation_equals_the_naive_sum(model: HeadModel, rng: np.random.Genera
     np.testing.assert_allclose(model.vertices(alpha, eta), subdivide(model, coarse), atol=2e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), threads=st.integers(2, 9))
 def test_threads_do_not_change_a_bit(seed: int, threads: int) -> None:
     model = _shared_model()

@@ -274,7 +274,7 @@ def test_more_data_weight_means_less_residual() -> None:
     assert rms == sorted(rms, reverse=True)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(-60, 60))
 def test_turned_picture_turns_the_head_only(angle: float) -> None:
     s = truth(11)
@@ -287,7 +287,7 @@ def test_turned_picture_turns_the_head_only(angle: float) -> None:
     np.testing.assert_allclose(b["camera_from_head"][:3, :3], expected, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.2, 4.0))
 def test_scaled_picture_scales_the_focal_length_only(scale: float) -> None:
     points, _ = seen(truth(12))
@@ -300,7 +300,7 @@ def test_scaled_picture_scales_the_focal_length_only(scale: float) -> None:
     np.testing.assert_allclose(b["camera_from_head"], a["camera_from_head"], rtol=2e-3, atol=0.1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(-300, 300), st.floats(-300, 300))
 def test_moved_picture_and_principal_point_change_nothing(dx: float, dy: float) -> None:
     points, _ = seen(truth(13))

@@ -75,7 +75,7 @@ def test_sphere_normals_point_outward():
     assert ((face_normals(vertices, faces) * vertices[faces].mean(1)).sum(1) > 0).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_tables_equal_numpy_twin(seed):
     rng = np.random.default_rng(seed)

@@ -74,7 +74,7 @@ def test_sphere_depth_closed_form():
     assert np.abs(raster.depth - z)[inner].max() < 0.004
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from([1.0, 0.5, 0.25, 1 / 256, 1e-4]))
 def test_triangulated_plane_covers_each_pixel_exactly_once(seed, lattice):
     # Vertices on a lattice of halves fall on pixel centres and edges: the hard case of the rule.
@@ -115,7 +115,7 @@ def test_back_faces_are_culled_only_on_request():
     np.testing.assert_allclose(both.depth, front.depth, rtol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31))
 def test_order_of_triangles_and_vertices_is_irrelevant(seed):
     rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ def drawn(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 @given(yaw=st.floats(-180, 180), pitch=st.floats(-90, 90))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_view_frames_the_head(yaw: float, pitch: float) -> None:
     box = np.array(np.meshgrid([-70, 80], [-120, 140], [-90, 110]), np.float32).reshape(3, 8).T
     camera, camera_from_head = view_of(box, yaw, pitch, 400)

@@ -41,7 +41,7 @@ def test_square_becomes_two_counter_clockwise_triangles():
         st.tuples(st.integers(1, SIDE - 1), st.integers(1, SIDE - 1)), max_size=60, unique=True
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_points_in_a_square_fill_its_area_with_positive_triangles(inner):
     points = square(0, SIDE) + inner
     triangles, broken = triangulate(points, loop([0, 1, 2, 3]))
