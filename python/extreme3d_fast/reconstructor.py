@@ -235,7 +235,9 @@ class Reconstructor:
         if self.detail == "shading":
             face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
             face_mask &= in_photo
-            bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, face_mask)
+            # with nothing to be filled, an occluder's relief is taken as it comes
+            trusted = in_photo if self.occlusion == "none" else face_mask
+            bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, trusted)
             occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
             filled = occlusion.hole
