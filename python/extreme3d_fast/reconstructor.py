@@ -68,7 +68,10 @@ _MIN_LANDMARK_CONFIDENCE = 0.5
 _RINGS_INTO_OPENINGS = 5
 # A fit this far from its points (in fractions of the crop) is probably none, and the result warns.
 _MAX_LANDMARK_RMS = 0.02
+# A face more hidden than this is worth a warning.
 _OCCLUDED_WARNING = 0.3
+# Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
+_MAX_COLOR_DETAIL = 40.0
 
 
 class Reconstructor:
@@ -482,20 +485,18 @@ def _reflected_colors(
     faces: npt.NDArray[np.int32],
     mirror: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.uint8]:
-    """Eq. 10 on the colours of some dense vertices: the pixel's own, less its sparse colour, plus
-    that of the mirror image.
-
-    The sparse colours of the hidden side continue the light of the visible one.
+    """Eq. 10 on the colours of some dense vertices: the sparse colour of the mirror image, which
+    continues the light of the visible side, plus what the pixel adds to its own sparse colour.
     """
     corners = faces[registration.triangle[dense]]
     uv = registration.uv[dense]
     weights = np.column_stack([uv, 1 - uv.sum(axis=1)])[:, :, None]
     sparse = color_of_sparse.astype(np.float32)
-    change = (weights * (sparse[mirror[corners]] - sparse[corners])).sum(axis=1)
-    shifted: npt.NDArray[np.uint8] = np.clip(color_of_dense[dense] + change, 0, 255).astype(
-        np.uint8
-    )
-    return shifted
+    # beside the rim of what the photo shows, sparse colours are not the photo's
+    detail = color_of_dense[dense] - (weights * sparse[corners]).sum(axis=1)
+    detail = np.clip(detail, -_MAX_COLOR_DETAIL, _MAX_COLOR_DETAIL)
+    mirrored = (weights * sparse[mirror[corners]]).sum(axis=1) + detail
+    return np.asarray(np.clip(mirrored, 0, 255), np.uint8)
 
 
 def _gather(
