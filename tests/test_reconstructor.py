@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import trimesh
 
 import extreme3d_fast as e3d
 import extreme3d_fast.image_io
-from extreme3d_fast.mesh import mesh_report
+from extreme3d_fast.camera import rotation_from_angles
+from extreme3d_fast.foundation import Foundation
+from extreme3d_fast.mesh import mesh_report, transform_points
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.render import render_meshes
 
@@ -126,6 +129,47 @@ def test_smaller_crop_gives_fewer_vertices(face, portrait):
     report = mesh_report(small.vertices, small.faces)
     assert report.is_valid
     assert report.components == 1
+
+
+class FixedFit:
+    """Stands in for the landmark fit with a foundation of the test's making."""
+
+    def __init__(self, foundation: Foundation) -> None:
+        self.foundation = foundation
+
+    def fit(self, *_: object) -> Foundation:
+        return self.foundation
+
+
+@pytest.mark.parametrize("crop_size", [65, 333, 500])
+def test_any_pose_and_any_head_give_a_valid_mesh(portrait, crop_size):
+    """Poses that hide, fold and cut the head off in every way, caricatures included."""
+    reconstructor = e3d.Reconstructor(crop_size=crop_size)
+    model = reconstructor.head_model
+    frontal = reconstructor.reconstruct(portrait)
+    fitted = reconstructor._fitter.fit(
+        frontal.camera.project(
+            transform_points(
+                frontal.camera_from_head,
+                model.landmark_basis("478").mean[:468],
+            )
+        ),
+        crop_size,
+    )
+    rng = np.random.default_rng(crop_size)
+    for yaw in (0, 20, -45, 45, 70, -90, 90, 120, 180):
+        pose = np.array(frontal.camera_from_head)
+        pose[:3, :3] = rotation_from_angles(yaw, rng.uniform(-40, 40), rng.uniform(-30, 30))
+        pose[:2, 3] += rng.uniform(-60, 60, 2)
+        pose[2, 3] *= rng.uniform(0.5, 1.5)
+        identity = rng.normal(0, rng.choice([0.0, 1.0, 3.0]), 99).astype(np.float32)
+        reconstructor._fitter = FixedFit(
+            dataclasses.replace(fitted, camera_from_head=pose, identity=identity)
+        )
+        face = reconstructor.reconstruct(portrait)
+        report = mesh_report(face.vertices, face.faces)
+        assert report.is_valid, (yaw, report)
+        assert (report.components, report.boundary_loops) == (1, 1), (yaw, report)
 
 
 def test_every_face_of_a_photo(reconstructor, portrait):

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import trimesh
-from synthetic import CAMERA, Sewn, ellipsoid_head, sew
+from synthetic import CAMERA, Sewn, camera_from_head, ellipsoid_head, sew
 
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.zipper import VertexSource, Zipper
@@ -92,6 +92,37 @@ def test_nothing_observed_returns_r():
     np.testing.assert_array_equal(mesh.faces, head.faces)
 
 
+def test_r_stays_where_d_has_no_vertices():
+    """Observed, but the dense mesh is empty there: nothing may be taken from R."""
+    s = sewn(0)
+    head = s.head
+    empty = np.full(s.raster.triangle.shape, -1, np.int32)
+    none = np.zeros((0, 3), np.float32)
+    in_camera = head.vertices @ camera_from_head(0)[:3, :3].T + camera_from_head(0)[:3, 3]
+    mesh = Zipper(head.faces, head.mirror).zip(
+        s.symmetry.vertices,
+        in_camera,
+        s.observed,
+        s.symmetry.recovery > 0,
+        none,
+        none,
+        np.zeros(0, bool),
+        s.raster.triangle,
+        empty,
+        CAMERA,
+    )
+    np.testing.assert_array_equal(mesh.vertices, s.symmetry.vertices)
+    np.testing.assert_array_equal(mesh.faces, head.faces)
+
+
+def test_r_stays_where_it_is_the_denser_mesh():
+    """Seen from far away a pixel spans many faces: D would only take detail away."""
+    far = sew(ellipsoid_head(6), 0)  # faces of 2 mm under pixels of 1.4 mm: D is kept
+    coarse = sew(ellipsoid_head(7), 0)  # faces of 1 mm: R is kept
+    assert (far.mesh.source == VertexSource.DENSE).sum() > 1000
+    assert (coarse.mesh.source == VertexSource.DENSE).sum() < 200
+
+
 def test_boundary_of_an_open_mesh_is_kept():
     """A head with two holes where eyes would be stays open there and nowhere else."""
     head = ellipsoid_head(5)
@@ -159,5 +190,7 @@ def test_bad_input_is_an_error():
     head = ellipsoid_head(3)
     with pytest.raises(ValueError, match="involution"):
         Zipper(head.faces, np.roll(head.mirror, 1))
+    with pytest.raises(ValueError, match="names a vertex twice"):
+        Zipper(np.r_[head.faces, [[3, 5, 5]]], head.mirror)
     with pytest.raises(ValueError, match="twice in the same direction"):
         Zipper(np.r_[head.faces, head.faces[:1]], head.mirror)

@@ -41,8 +41,8 @@ inline void require_range(const std::int32_t* values, py::ssize_t n, const char*
   for (py::ssize_t i = 0; i < n; ++i)
     if (values[i] < low || values[i] >= high)
       throw std::invalid_argument(std::string(name) + " has index " + std::to_string(values[i]) +
-                                  " outside [" + std::to_string(low) + ", " +
-                                  std::to_string(high) + ")");
+                                  " outside [" + std::to_string(low) + ", " + std::to_string(high) +
+                                  ")");
 }
 
 // (n,) array as a view of scalars.

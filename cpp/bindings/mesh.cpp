@@ -134,8 +134,7 @@ void bind_mesh(py::module_& m) {
   const auto faces = py::arg("faces").noconvert();
   const auto vertices = py::arg("vertices").noconvert();
   m.def("face_normals", &face_normals_array, vertices, faces, "threads"_a = 1);
-  m.def("erode_mask", &erode_mask_array, py::arg("mask").noconvert(),
-        py::arg("faces").noconvert());
+  m.def("erode_mask", &erode_mask_array, py::arg("mask").noconvert(), py::arg("faces").noconvert());
   m.def("transform_points", &in_other_frame<transform_points>, py::arg("b_from_a").noconvert(),
         py::arg("points").noconvert(), py::arg("threads") = 1);
   m.def("rotate_vectors", &in_other_frame<rotate_vectors>, py::arg("b_from_a").noconvert(),

@@ -9,8 +9,8 @@ void bind_smooth_depth(py::module_& m) {
   m.def(
       "smooth_depth",
       [](const Array<float>& depth, const Array<std::int32_t>& triangle,
-         const Array<float>& barycentric, const Array<float>& vertices,
-         const Array<float>& normals, const Array<std::int32_t>& faces, int threads) {
+         const Array<float>& barycentric, const Array<float>& vertices, const Array<float>& normals,
+         const Array<std::int32_t>& faces, int threads) {
         const auto z = image_view(depth, "depth");
         const auto t = image_view(triangle, "triangle", z.height, z.width);
         require_shape(barycentric, "barycentric", {z.height, z.width, 2});

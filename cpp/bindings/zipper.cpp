@@ -36,11 +36,11 @@ void bind_zipper(py::module_& m) {
            py::arg("faces").noconvert(), py::arg("mirror").noconvert())
       .def(
           "zip",
-          [](const Zipper& self, const Array<float>& sparse, const Array<float>& foundation_in_camera,
-             const Array<std::uint8_t>& observed, const Array<std::uint8_t>& recovered,
-             const Array<float>& dense, const Array<float>& reflected,
-             const Array<std::uint8_t>& reflected_defined, const Array<std::int32_t>& triangle,
-             const Array<std::int32_t>& vertex_of_pixel,
+          [](const Zipper& self, const Array<float>& sparse,
+             const Array<float>& foundation_in_camera, const Array<std::uint8_t>& observed,
+             const Array<std::uint8_t>& recovered, const Array<float>& dense,
+             const Array<float>& reflected, const Array<std::uint8_t>& reflected_defined,
+             const Array<std::int32_t>& triangle, const Array<std::int32_t>& vertex_of_pixel,
              float fx, float fy, float cx, float cy) {
             const int n = self.n_vertices();
             const auto d = vec3_view(dense, "dense");
@@ -73,8 +73,8 @@ void bind_zipper(py::module_& m) {
           py::arg("observed").noconvert(), py::arg("recovered").noconvert(),
           py::arg("dense").noconvert(), py::arg("reflected").noconvert(),
           py::arg("reflected_defined").noconvert(), py::arg("triangle").noconvert(),
-          py::arg("vertex_of_pixel").noconvert(),
-          py::arg("fx"), py::arg("fy"), py::arg("cx"), py::arg("cy"));
+          py::arg("vertex_of_pixel").noconvert(), py::arg("fx"), py::arg("fy"), py::arg("cx"),
+          py::arg("cy"));
 }
 
 }  // namespace e3d::bind

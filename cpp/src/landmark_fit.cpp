@@ -80,6 +80,10 @@ class BoxSolver {
     const int e = static_cast<int>(lo.size()), a = static_cast<int>(g.size()) - e;
     llt_a_.compute(H.topLeftCorner(a, a));
     if (llt_a_.info() != Eigen::Success) return false;
+    if (e == 0) {  // no box: pose alone
+      step = llt_a_.solve(-g);
+      return step.allFinite();
+    }
     W_ = H.topRightCorner(a, e);
     llt_a_.matrixL().solveInPlace(W_);
     VectorXd ga = g.head(a);
@@ -100,7 +104,6 @@ class BoxSolver {
  private:
   bool box(const VectorXd& s, const VectorXd& lo, const VectorXd& hi, VectorXd& x) {
     const int e = static_cast<int>(s.size());
-    if (e == 0) return true;
     std::vector<char> fixed(e, 0);
     for (int i = 0; i < e; ++i) {
       const bool at_lo = lo[i] >= 0.0 && s[i] > 0.0, at_hi = hi[i] <= 0.0 && s[i] < 0.0;

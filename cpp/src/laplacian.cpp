@@ -11,6 +11,9 @@
 namespace e3d {
 
 EdgeRows build_edge_rows(View<const Tri> faces, int n_vertices) {
+  for (int f = 0; f < faces.n; ++f)
+    if (faces[f].v0 == faces[f].v1 || faces[f].v1 == faces[f].v2 || faces[f].v2 == faces[f].v0)
+      throw std::invalid_argument("face " + std::to_string(f) + " names a vertex twice");
   // every triangle offers both directions of its three edges, with the vertex opposite to them
   struct HalfEdge {
     int to, opposite;

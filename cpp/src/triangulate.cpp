@@ -24,8 +24,7 @@ bool in_circle(PlanarPoint a, PlanarPoint b, PlanarPoint c, PlanarPoint d) {
   const double ax = a.x - d.x, ay = a.y - d.y, bx = b.x - d.x, by = b.y - d.y;
   const double cx = c.x - d.x, cy = c.y - d.y;
   const double a2 = ax * ax + ay * ay, b2 = bx * bx + by * by, c2 = cx * cx + cy * cy;
-  const double det =
-      ax * (by * c2 - b2 * cy) - ay * (bx * c2 - b2 * cx) + a2 * (bx * cy - by * cx);
+  const double det = ax * (by * c2 - b2 * cy) - ay * (bx * c2 - b2 * cx) + a2 * (bx * cy - by * cx);
   const double scale = std::max({a2, b2, c2});
   return det > 1e-10 * scale * scale;
 }
@@ -310,10 +309,12 @@ class Triangulation {
     const int apex = a.v[k], r = a.v[(k + 1) % 3], s = a.v[(k + 2) % 3], far = b.v[j];
     const int t1 = static_cast<int>(triangles_.size()), u1 = t1 + 1;
     // t = (apex, r, p), t1 = (apex, p, s), u = (far, s, p), u1 = (far, p, r)
-    triangles_[t] = {{apex, r, p}, {u1, t1, a.n[(k + 2) % 3]}, {a.fixed[k], false, a.fixed[(k + 2) % 3]}};
+    triangles_[t] = {
+        {apex, r, p}, {u1, t1, a.n[(k + 2) % 3]}, {a.fixed[k], false, a.fixed[(k + 2) % 3]}};
     triangles_.push_back(
         {{apex, p, s}, {u, a.n[(k + 1) % 3], t}, {a.fixed[k], a.fixed[(k + 1) % 3], false}});
-    triangles_[u] = {{far, s, p}, {t1, u1, b.n[(j + 2) % 3]}, {a.fixed[k], false, b.fixed[(j + 2) % 3]}};
+    triangles_[u] = {
+        {far, s, p}, {t1, u1, b.n[(j + 2) % 3]}, {a.fixed[k], false, b.fixed[(j + 2) % 3]}};
     triangles_.push_back(
         {{far, p, r}, {t, b.n[(j + 1) % 3], u}, {a.fixed[k], b.fixed[(j + 1) % 3], false}});
     set_neighbor(a.n[(k + 1) % 3], t, t1);
@@ -375,7 +376,8 @@ PlanarTriangulation triangulate_region(View<const PlanarPoint> points,
       throw std::invalid_argument("triangulate_region: coordinate outside ±2^20");
   for (int i = 0; i < boundary.n; ++i)
     if (std::min(boundary[i].from, boundary[i].to) < 0 ||
-        std::max(boundary[i].from, boundary[i].to) >= points.n || boundary[i].from == boundary[i].to)
+        std::max(boundary[i].from, boundary[i].to) >= points.n ||
+        boundary[i].from == boundary[i].to)
       throw std::invalid_argument("triangulate_region: boundary edge has an index out of range");
   PlanarTriangulation result;
   if (boundary.n == 0) return result;

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "extreme3d/rasterize.h"
 #include "extreme3d/triangulate.h"
@@ -59,17 +60,28 @@ bool near_cell(double x0, double y0, PlanarPoint a, PlanarPoint b) {
   }
   const PlanarPoint lower_left{int(x0), int(y0)}, lower_right{int(x1), int(y0)};
   const PlanarPoint upper_right{int(x1), int(y1)}, upper_left{int(x0), int(y1)};
-  for (const auto& [p, q] : {std::pair{lower_left, lower_right}, std::pair{lower_right, upper_right},
-                             std::pair{upper_right, upper_left}, std::pair{upper_left, lower_left}})
+  for (const auto& [p, q] :
+       {std::pair{lower_left, lower_right}, std::pair{lower_right, upper_right},
+        std::pair{upper_right, upper_left}, std::pair{upper_left, lower_left}})
     if (squared_distance_to_segment(a.x, a.y, p, q) < kBorderMargin * kBorderMargin) return true;
   return false;
 }
 
 // Triangles of one sewn region. Corners below n_vertices are vertices of R; the others are
 // n_vertices + a vertex of D.
-struct Patch {
-  std::vector<Tri> triangles;
-};
+using Patch = std::vector<Tri>;
+
+// Undirected edges between vertices of R.
+using EdgeSet = std::unordered_set<std::uint64_t>;
+
+std::uint64_t directed_edge(int a, int b) {
+  return std::uint64_t(std::uint32_t(a)) << 32 | std::uint32_t(b);
+}
+std::uint64_t undirected_edge(int a, int b) {
+  return directed_edge(std::min(a, b), std::max(a, b));
+}
+
+std::array<int, 3> corners_of(const Tri& t) { return {t.v0, t.v1, t.v2}; }
 
 }  // namespace
 
@@ -84,9 +96,11 @@ struct Zipper::Internals {
 
   void drop_islands(std::vector<std::uint8_t>& covered) const;
   std::vector<std::array<int, 3>> border(const std::vector<std::uint8_t>& covered) const;
-  template <class HasVertex>
+  std::vector<std::uint8_t> densely_seen(const ZipperInput& input) const;
+  template <class HasVertex, class OtherEdges>
   Patch sew(std::vector<std::uint8_t>& covered, const std::vector<PlanarPoint>& corners,
-            const ZipperInput& input, const HasVertex& has_vertex) const;
+            const ZipperInput& input, const HasVertex& has_vertex,
+            const OtherEdges& other_edges) const;
 };
 
 Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
@@ -98,15 +112,14 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
     if (mirror[i] < 0 || mirror[i] >= mirror.n || mirror[mirror[i]] != i)
       throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(i));
 
-  const auto key = [](int a, int b) {
-    return std::uint64_t(std::uint32_t(a)) << 32 | std::uint32_t(b);
-  };
   std::unordered_map<std::uint64_t, int> face_of_edge;
   face_of_edge.reserve(3 * faces.n);
   for (int f = 0; f < faces.n; ++f) {
-    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    const auto v = corners_of(faces[f]);
+    if (v[0] == v[1] || v[1] == v[2] || v[2] == v[0])
+      throw std::invalid_argument("face " + std::to_string(f) + " names a vertex twice");
     for (int k = 0; k < 3; ++k)
-      if (!face_of_edge.emplace(key(v[k], v[(k + 1) % 3]), f).second)
+      if (!face_of_edge.emplace(directed_edge(v[k], v[(k + 1) % 3]), f).second)
         throw std::invalid_argument("edge (" + std::to_string(v[k]) + ", " +
                                     std::to_string(v[(k + 1) % 3]) +
                                     ") is used twice in the same direction");
@@ -114,13 +127,14 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
   in.neighbors.assign(faces.n, {kNone, kNone, kNone});
   in.mirror_face.assign(faces.n, kNone);
   for (int f = 0; f < faces.n; ++f) {
-    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    const auto v = corners_of(faces[f]);
     for (int k = 0; k < 3; ++k)
-      if (const auto it = face_of_edge.find(key(v[(k + 1) % 3], v[k])); it != face_of_edge.end())
+      if (const auto it = face_of_edge.find(directed_edge(v[(k + 1) % 3], v[k]));
+          it != face_of_edge.end())
         in.neighbors[f][k] = it->second;
     // reflection turns (v0, v1, v2) into (m0, m2, m1)
     const int m0 = mirror[v[0]], m1 = mirror[v[1]], m2 = mirror[v[2]];
-    const auto it = face_of_edge.find(key(m1, m0));
+    const auto it = face_of_edge.find(directed_edge(m1, m0));
     if (it == face_of_edge.end()) continue;
     const Tri& g = faces[it->second];
     if (g.v0 == m2 || g.v1 == m2 || g.v2 == m2) in.mirror_face[f] = it->second;
@@ -150,13 +164,30 @@ void Zipper::Internals::drop_islands(std::vector<std::uint8_t>& covered) const {
   }
 }
 
+// Vertices around which D is at least as dense as R: half as many pixels as faces (a mesh has half
+// as many vertices as faces), each with a vertex of D. Elsewhere D would only take detail away.
+std::vector<std::uint8_t> Zipper::Internals::densely_seen(const ZipperInput& input) const {
+  std::vector<int> pixels(n_faces(), 0), around(n_vertices(), 0);
+  for (int i = 0; i < input.triangle.width * input.triangle.height; ++i) {
+    const int f = input.triangle[i];
+    if (f < 0) continue;
+    constexpr int kHole = -1000;  // more than the pixels of any ring of faces make up for
+    pixels[f] += input.vertex_of_pixel[i] >= 0 ? 1 : kHole;
+  }
+  for (int f = 0; f < n_faces(); ++f)
+    for (const int v : corners_of(faces[f])) around[v] += 2 * pixels[f] - 1;
+  std::vector<std::uint8_t> dense(n_vertices());
+  std::transform(around.begin(), around.end(), dense.begin(), [](int n) { return n >= 0; });
+  return dense;
+}
+
 // Edges of covered faces with nothing covered on their other side: from, to, face.
 std::vector<std::array<int, 3>> Zipper::Internals::border(
     const std::vector<std::uint8_t>& covered) const {
   std::vector<std::array<int, 3>> edges;
   for (int f = 0; f < n_faces(); ++f) {
     if (!covered[f]) continue;
-    const std::array<int, 3> v{faces[f].v0, faces[f].v1, faces[f].v2};
+    const auto v = corners_of(faces[f]);
     for (int k = 0; k < 3; ++k)
       if (const int g = neighbors[f][k]; g == kNone || !covered[g])
         edges.push_back({v[k], v[(k + 1) % 3], f});
@@ -166,10 +197,14 @@ std::vector<std::array<int, 3>> Zipper::Internals::border(
 
 // Retriangulates the covered faces with the pixels inside them. Faces that cannot be sewn (their
 // border touches or crosses another in the image) are taken out of `covered`.
-template <class HasVertex>
+//
+// has_vertex(d): vertex d of D may be used. other_edges(visit): calls visit(a, b) for each edge of
+// the final mesh that is not of this patch; a patch must not join two vertices that are joined
+// already, else that edge would get four faces.
+template <class HasVertex, class OtherEdges>
 Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
                              const std::vector<PlanarPoint>& corners, const ZipperInput& input,
-                             const HasVertex& has_vertex) const {
+                             const HasVertex& has_vertex, const OtherEdges& other_edges) const {
   const int width = input.triangle.width, height = input.triangle.height;
   const int n = n_vertices();
   std::vector<std::uint8_t> pixel(std::size_t(width) * height);  // 1: dense vertex of the region
@@ -198,7 +233,9 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
       const PlanarPoint a = corners[from], b = corners[to];
       const double m = kBorderMargin;
       const auto cell_x = [](double x) { return int(std::floor((x - kSubPixel / 2) / kSubPixel)); };
-      const auto cell_y = [](double y) { return int(std::floor((-y - kSubPixel / 2) / kSubPixel)); };
+      const auto cell_y = [](double y) {
+        return int(std::floor((-y - kSubPixel / 2) / kSubPixel));
+      };
       const int x0 = std::max(0, cell_x(std::min(a.x, b.x) - m));
       const int x1 = std::min(width - 2, cell_x(std::max(a.x, b.x) + m));
       const int y0 = std::max(0, cell_y(std::max(a.y, b.y) + m));
@@ -272,10 +309,31 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
       }
       continue;
     }
-    patch.triangles.reserve(strip.triangles.size() + 2 * std::size_t(width) * height / 4);
+    patch.reserve(strip.triangles.size() + 2 * std::size_t(width) * height / 4);
     for (const Tri& t : strip.triangles)
-      patch.triangles.push_back(
-          {corner_of_point[t.v0], corner_of_point[t.v1], corner_of_point[t.v2]});
+      patch.push_back({corner_of_point[t.v0], corner_of_point[t.v1], corner_of_point[t.v2]});
+
+    // chords of the strip between vertices of R that an edge elsewhere joins already
+    EdgeSet chords;
+    for (const Tri& t : patch) {
+      const auto v = corners_of(t);
+      for (int k = 0; k < 3; ++k)
+        if (v[k] < n && v[(k + 1) % 3] < n) chords.insert(undirected_edge(v[k], v[(k + 1) % 3]));
+    }
+    for (const auto& [from, to, face] : border_edges) chords.erase(undirected_edge(from, to));
+    std::vector<std::uint8_t> doubled;
+    other_edges([&](int a, int b) {
+      if (point_of_vertex[a] == kNone || point_of_vertex[b] == kNone) return;
+      if (!chords.contains(undirected_edge(a, b))) return;
+      doubled.resize(n, 0);
+      doubled[a] = doubled[b] = 1;
+    });
+    if (!doubled.empty()) {
+      for (int f = 0; f < n_faces(); ++f)
+        if (const auto v = corners_of(faces[f]); doubled[v[0]] || doubled[v[1]] || doubled[v[2]])
+          covered[f] = 0;
+      continue;
+    }
     for (int y = 0; y + 1 < height; ++y)
       for (int x = 0; x + 1 < width; ++x) {
         if (!cell[y * width + x]) continue;
@@ -284,11 +342,11 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
         const Vec3 falling = input.dense[d00] - input.dense[d11];
         const Vec3 rising = input.dense[d10] - input.dense[d01];
         if (dot(falling, falling) <= dot(rising, rising)) {
-          patch.triangles.push_back({n + d00, n + d01, n + d11});
-          patch.triangles.push_back({n + d00, n + d11, n + d10});
+          patch.push_back({n + d00, n + d01, n + d11});
+          patch.push_back({n + d00, n + d11, n + d10});
         } else {
-          patch.triangles.push_back({n + d00, n + d01, n + d10});
-          patch.triangles.push_back({n + d10, n + d01, n + d11});
+          patch.push_back({n + d00, n + d01, n + d10});
+          patch.push_back({n + d10, n + d01, n + d11});
         }
       }
     return patch;
@@ -316,11 +374,12 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
       throw std::invalid_argument("zip: pixel " + std::to_string(i) +
                                   " names a face or a vertex that does not exist");
 
-  // overlap of R with D: faces whose corners all took their position from D
+  // overlap of R with D: faces whose corners all took their position from D, where D is as dense
+  const auto dense_around = in.densely_seen(input);
   std::vector<PlanarPoint> corners(n, PlanarPoint{0, 0});
   std::vector<std::uint8_t> usable(n, 0);
   for (int v = 0; v < n; ++v) {
-    if (!input.observed[v]) continue;
+    if (!input.observed[v] || !dense_around[v]) continue;
     const SnappedVertex p = snap(input.camera, input.foundation_in_camera[v]);
     usable[v] = p.x >= 0 && p.y >= 0 && p.x <= width * kSubPixel && p.y <= height * kSubPixel;
     if (usable[v]) corners[v] = {p.x, -p.y};
@@ -332,7 +391,16 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
     const PlanarPoint a = corners[v0], b = corners[v1], c = corners[v2];
     covered[f] = std::int64_t(b.x - a.x) * (c.y - a.y) > std::int64_t(b.y - a.y) * (c.x - a.x);
   }
-  const Patch seen = in.sew(covered, corners, input, [](int) { return true; });
+  const auto face_edges = [&](int f, const auto& visit) {
+    const auto v = corners_of(in.faces[f]);
+    for (int k = 0; k < 3; ++k) visit(v[k], v[(k + 1) % 3]);
+  };
+  const Patch seen = in.sew(
+      covered, corners, input, [](int) { return true; },
+      [&](const auto& visit) {
+        for (int f = 0; f < n_faces; ++f)
+          if (!covered[f]) face_edges(f, visit);
+      });
 
   // the same on the hidden side: faces recovered by symmetry whose mirror image is covered by D,
   // sewn in the image plane of that mirror image
@@ -343,8 +411,20 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
     const auto [v0, v1, v2] = in.faces[g];
     mirrored[f] = input.recovered[v0] || input.recovered[v1] || input.recovered[v2];
   }
-  const Patch hidden =
-      in.sew(mirrored, corners, input, [&](int d) { return input.reflected_defined[d] != 0; });
+  const Patch hidden = in.sew(
+      mirrored, corners, input, [&](int d) { return input.reflected_defined[d] != 0; },
+      [&](const auto& visit) {  // in terms of the mirror images that this patch is sewn from
+        const auto visit_image = [&](int a, int b) { visit(in.mirror[a], in.mirror[b]); };
+        for (int f = 0; f < n_faces; ++f) {
+          const int g = in.mirror_face[f];
+          if (!covered[f] && (g == kNone || !mirrored[g])) face_edges(f, visit_image);
+        }
+        for (const Tri& t : seen) {
+          const auto v = corners_of(t);
+          for (int k = 0; k < 3; ++k)
+            if (v[k] < n && v[(k + 1) % 3] < n) visit_image(v[k], v[(k + 1) % 3]);
+        }
+      });
 
   // R without the overlap, then D, then the reflected part of D; only what is used is kept
   ZipperedMesh out;
@@ -359,12 +439,12 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
     if (!replaced[f])
       for (const int v : {in.faces[f].v0, in.faces[f].v1, in.faces[f].v2}) use(sparse_id[v]);
   std::vector<std::uint8_t> on_seam(n, 0);
-  for (const Tri& t : seen.triangles)
+  for (const Tri& t : seen)
     for (const int c : {t.v0, t.v1, t.v2}) {
       use(c < n ? sparse_id[c] : dense_id[c - n]);
       if (c < n) on_seam[c] = 1;
     }
-  for (const Tri& t : hidden.triangles)
+  for (const Tri& t : hidden)
     for (const int c : {t.v0, t.v1, t.v2}) {
       use(c < n ? sparse_id[in.mirror[c]] : reflected_id[c - n]);
       if (c < n) on_seam[in.mirror[c]] = 1;
@@ -388,19 +468,18 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   emit(dense_id, input.dense, VertexSource::kDense);
   emit(reflected_id, input.reflected, VertexSource::kReflected);
 
-  out.faces.reserve(n_faces + seen.triangles.size() + hidden.triangles.size());
+  out.faces.reserve(n_faces + seen.size() + hidden.size());
   for (int f = 0; f < n_faces; ++f)
     if (!replaced[f]) {
       const auto [v0, v1, v2] = in.faces[f];
       out.faces.push_back({sparse_id[v0], sparse_id[v1], sparse_id[v2]});
     }
   const auto seen_id = [&](int c) { return c < n ? sparse_id[c] : dense_id[c - n]; };
-  for (const Tri& t : seen.triangles)
-    out.faces.push_back({seen_id(t.v0), seen_id(t.v1), seen_id(t.v2)});
+  for (const Tri& t : seen) out.faces.push_back({seen_id(t.v0), seen_id(t.v1), seen_id(t.v2)});
   const auto hidden_id = [&](int c) {
     return c < n ? sparse_id[in.mirror[c]] : reflected_id[c - n];
   };
-  for (const Tri& t : hidden.triangles)  // a reflection turns triangles over
+  for (const Tri& t : hidden)  // a reflection turns triangles over
     out.faces.push_back({hidden_id(t.v0), hidden_id(t.v2), hidden_id(t.v1)});
   return out;
 }

@@ -22,7 +22,8 @@ struct EdgeRows {
   int n_vertices() const { return static_cast<int>(offsets.size()) - 1; }
 };
 
-// Throws std::invalid_argument if an edge has more than two triangles.
+// Throws std::invalid_argument if an edge has more than two triangles or a triangle names a vertex
+// twice.
 EdgeRows build_edge_rows(View<const Tri> faces, int n_vertices);
 
 // Cotangent of the angle at `apex` in the triangle (apex, a, b). Bounded: a sliver of a noisy mesh

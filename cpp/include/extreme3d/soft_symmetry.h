@@ -3,10 +3,11 @@
 // Tran et al. Extreme 3D Face Reconstruction. CVPR 2018, section 4.3; Yu et al. Mesh editing with
 // Poisson-based gradient field manipulation. 2004.
 //
-// One deviation: where the mirror vertex is hidden too, Eq. 9 takes the foundation's differential at
-// the mirror vertex; here it is taken at the vertex itself, as the authors' code does. Nothing was
-// observed on either side, and a lopsided expression should stay on its side: on the authors' sample
-// photo the reflected one drifts by 19 mm (95th percentile) where F's own stays within 4.4 mm.
+// One deviation: where the mirror vertex is hidden too, Eq. 9 takes the foundation's differential
+// at the mirror vertex; here it is taken at the vertex itself, as the authors' code does. Nothing
+// was observed on either side, and a lopsided expression should stay on its side: on the authors'
+// sample photo the reflected one drifts by 19 mm (95th percentile) where F's own stays within 4.4
+// mm.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// zipper.h — the dense and the sparse mesh sewn into one (section 4.3, "Producing the final shape").
+// zipper.h — the dense and the sparse mesh sewn into one (section 4.3, "Producing the final
+// shape").
 //
 // Turk, Levoy. Zippered polygon meshes from range images. 1994. Overlap is removed from the sparse
 // mesh, the dense mesh is clipped against the border of what is left, and the strip between the two
@@ -18,26 +19,26 @@ namespace e3d {
 
 // Everything that a photo contributes. V sparse vertices, F faces, N dense vertices.
 struct ZipperInput {
-  View<const Vec3> sparse;              // (V,) completed R, head frame
-  View<const Vec3> foundation_in_camera;  // (V,) as it was rasterised; R lies on the same rays
-  View<const std::uint8_t> observed;    // (V,) 1 where R took its position from D
-  View<const std::uint8_t> recovered;   // (V,) 1 where soft symmetry solved the vertex
-  View<const Vec3> dense;               // (N,) D, head frame
-  View<const Vec3> reflected;           // (N,) Eq. 10
+  View<const Vec3> sparse;                     // (V,) completed R, head frame
+  View<const Vec3> foundation_in_camera;       // (V,) as it was rasterised; R lies on the same rays
+  View<const std::uint8_t> observed;           // (V,) 1 where R took its position from D
+  View<const std::uint8_t> recovered;          // (V,) 1 where soft symmetry solved the vertex
+  View<const Vec3> dense;                      // (N,) D, head frame
+  View<const Vec3> reflected;                  // (N,) Eq. 10
   View<const std::uint8_t> reflected_defined;  // (N,)
-  ImageView<const int> triangle;        // face of R seen by each pixel, -1 for none
-  ImageView<const int> vertex_of_pixel;  // vertex of D at each pixel, -1 for none
+  ImageView<const int> triangle;               // face of R seen by each pixel, -1 for none
+  ImageView<const int> vertex_of_pixel;        // vertex of D at each pixel, -1 for none
   Camera camera;
 };
 
 enum class VertexSource : std::uint8_t { kSparse = 0, kDense = 1, kReflected = 2 };
 
 struct ZipperedMesh {
-  std::vector<Vec3> vertices;         // (M,) head frame
-  std::vector<Tri> faces;             // (K,)
-  std::vector<VertexSource> source;   // (M,)
-  std::vector<std::int32_t> index;    // (M,) vertex of R (kSparse) or of D (others)
-  std::vector<std::uint8_t> seam;     // (M,) 1 for vertices of R on a seam
+  std::vector<Vec3> vertices;        // (M,) head frame
+  std::vector<Tri> faces;            // (K,)
+  std::vector<VertexSource> source;  // (M,)
+  std::vector<std::int32_t> index;   // (M,) vertex of R (kSparse) or of D (others)
+  std::vector<std::uint8_t> seam;    // (M,) 1 for vertices of R on a seam
 };
 
 // Holds the adjacency of the topology.
