@@ -9,8 +9,8 @@ from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 from test_bump import CAMERA, SIZE, X, Y, face
 
+from extreme3d_fast.errors import OcclusionUnavailable
 from extreme3d_fast.occlusion import (
-    OcclusionUnavailable,
     estimate_face_mask,
     fill_bump,
     find_holes,

@@ -150,6 +150,7 @@ PUBLIC = [
     "InvalidImage",
     "InvalidModelFile",
     "NoFaceFound",
+    "OcclusionUnavailable",
     "Provenance",
     "Reconstructor",
     "__version__",

@@ -11,6 +11,7 @@ import trimesh
 
 import extreme3d_fast as e3d
 import extreme3d_fast.image_io
+from extreme3d_fast.bump import MAX_BUMP
 from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.foundation import Foundation
 from extreme3d_fast.mesh import mesh_report, transform_points
@@ -83,7 +84,7 @@ def test_observed_vertices_project_onto_the_depth_map(face):
 
 
 def test_bump_map_is_limited_and_only_inside_the_face(face):
-    assert np.abs(face.bump).max() <= 6.0
+    assert np.abs(face.bump).max() <= MAX_BUMP
     assert (face.bump[~np.isfinite(face.depth)] == 0).all()
     assert np.abs(face.bump).max() > 0.1
 
@@ -100,6 +101,8 @@ def test_number_of_threads_does_not_matter(face, portrait, threads):
     other = e3d.Reconstructor(threads=threads).reconstruct(portrait)
     np.testing.assert_array_equal(face.vertices, other.vertices)
     np.testing.assert_array_equal(face.faces, other.faces)
+    np.testing.assert_array_equal(face.colors, other.colors)
+    np.testing.assert_array_equal(face.provenance, other.provenance)
 
 
 def test_mirrored_photo_gives_a_mirrored_head(face, reconstructor, portrait):
@@ -199,6 +202,7 @@ def test_photo_without_a_face(reconstructor):
     [
         {"device": "tpu"},
         {"threads": 0},
+        {"threads": 100_000},
         {"crop_size": 10},
         {"detail": "magic"},
         {"occlusion": "magic"},
@@ -208,6 +212,78 @@ def test_photo_without_a_face(reconstructor):
 def test_unknown_options_are_errors(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         e3d.Reconstructor(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threads": 1.5},
+        {"threads": "2"},
+        {"crop_size": "500"},
+        {"symmetry": "no"},
+        {"head_model": "x.npz"},
+    ],
+    ids=str,
+)
+def test_options_of_another_type_are_errors(options):
+    with pytest.raises(TypeError, match=next(iter(options))):
+        e3d.Reconstructor(**options)
+
+
+def test_a_single_photo_is_no_batch(reconstructor):
+    with pytest.raises(TypeError, match="sequence"):
+        reconstructor.reconstruct_batch("photo.jpg")
+
+
+def test_reference_filling_says_what_is_available():
+    with pytest.raises(e3d.OcclusionUnavailable, match="smooth"):
+        e3d.Reconstructor(occlusion="reference")
+
+
+def with_sunglasses(portrait):
+    """The portrait with a black bar over the eyes."""
+    covered = portrait.copy()
+    covered[95:135, 165:285] = (12, 12, 14)
+    return covered
+
+
+def test_covered_skin_is_filled_and_not_painted(reconstructor, portrait):
+    face = reconstructor.reconstruct(with_sunglasses(portrait))
+    filled = face.provenance == e3d.Provenance.FILLED
+    assert filled.sum() > 2000
+    assert any("occluded" in warning for warning in face.warnings)
+    # nothing of the bar's black on the skin that it covers
+    assert np.median(face.colors[filled].max(axis=1)) > 90
+    assert not face.face_mask[filled_pixels(face)].all()
+
+
+def filled_pixels(face):
+    """Pixels of the face's region that its mask rejects, as (row, column) indices."""
+    return np.nonzero(np.isfinite(face.depth) & ~face.face_mask)
+
+
+def test_nothing_is_filled_when_not_asked_for(portrait):
+    face = e3d.Reconstructor(occlusion="none").reconstruct(with_sunglasses(portrait))
+    assert (face.provenance != e3d.Provenance.FILLED).all()
+
+
+@pytest.mark.parametrize("detail", ["shading", "none"])
+def test_skin_beyond_the_photo_is_not_black(portrait, detail):
+    face = e3d.Reconstructor(detail=detail).reconstruct(portrait[:150])
+    assert any("outside the photo" in warning for warning in face.warnings)
+    observed = face.provenance == e3d.Provenance.OBSERVED
+    in_camera = transform_points(face.camera_from_head, face.vertices)
+    x, y = np.floor(face.camera.project(in_camera)).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < 500) & (y < 500)
+    padding = np.zeros(len(x), bool)
+    padding[inside] = (face.photo[y[inside], x[inside]] == 0).all(axis=1)
+    assert (observed & padding).mean() < 0.01
+    assert (face.colors.max(axis=1) < 20).mean() < 0.02
+
+
+def test_small_faces_are_warned_of(reconstructor, portrait):
+    small = np.ascontiguousarray(portrait[::6, ::6])
+    assert any("px large" in warning for warning in reconstructor.reconstruct(small).warnings)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from __future__ import annotations
 from functools import cache
 
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.errors import Extreme3DError, InvalidImage, InvalidModelFile, NoFaceFound
+from extreme3d_fast.errors import (
+    Extreme3DError,
+    InvalidImage,
+    InvalidModelFile,
+    NoFaceFound,
+    OcclusionUnavailable,
+)
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource
@@ -24,6 +30,7 @@ __all__ = [
     "InvalidImage",
     "InvalidModelFile",
     "NoFaceFound",
+    "OcclusionUnavailable",
     "Provenance",
     "Reconstructor",
     "__version__",

@@ -27,11 +27,11 @@ from ._shading import (
     luminance,
 )
 from .camera import Camera
+from .errors import OcclusionUnavailable
 
 __all__ = [
     "FillMethod",
     "Occlusion",
-    "OcclusionUnavailable",
     "check_fill_method",
     "estimate_face_mask",
     "fill_bump",
@@ -87,10 +87,6 @@ _TRUST_MARGIN = 7
 _MIN_HOLE = 30  # pixels
 
 _TOLERANCE = 1e-4  # of the fill's right-hand side: errors of a few µm
-
-
-class OcclusionUnavailable(NotImplementedError):
-    """A way of filling holes that this version does not have yet."""
 
 
 @dataclass(frozen=True)

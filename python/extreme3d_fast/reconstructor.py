@@ -68,8 +68,12 @@ _MIN_LANDMARK_CONFIDENCE = 0.5
 _RINGS_INTO_OPENINGS = 5
 # A fit this far from its points (in fractions of the crop) is probably none, and the result warns.
 _MAX_LANDMARK_RMS = 0.02
-# A face more hidden than this is worth a warning.
-_OCCLUDED_WARNING = 0.3
+# A face more hidden, more cut off, or smaller than this is worth a warning.
+_OCCLUDED_WARNING = 0.15
+_OUTSIDE_WARNING = 0.05
+_SMALL_FACE_PX = 100.0
+# More only costs memory; a machine with more cores gains nothing from them on one photo.
+_MAX_THREADS = 256
 # Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
 _MAX_COLOR_DETAIL = 40.0
 
@@ -82,7 +86,7 @@ class Reconstructor:
 
     Args:
         device: "cpu".
-        threads: threads per stage, at least 1; the result is the same for any number.
+        threads: threads per stage, 1 to 256; the result is the same for any number.
         head_model: head model to fit; None for the built-in one.
         crop_size: side of the square crop that is reconstructed, px. More pixels, more vertices.
         detail: source of the bump map; see `Detail`.
@@ -90,7 +94,8 @@ class Reconstructor:
         symmetry: recover the hidden side from the visible one (section 4.3).
 
     Raises:
-        ValueError: an option that does not exist.
+        ValueError: an option that does not exist, a number out of range.
+        TypeError: an option of another type.
         OcclusionUnavailable: a way of filling that this version does not have.
 
     Example:
@@ -113,10 +118,14 @@ class Reconstructor:
     ) -> None:
         _check_option("device", device, ("cpu",))
         _check_option("detail", detail, ("shading", "none"))
-        if threads < 1:
-            raise ValueError(f"threads should be at least 1, is {threads}")
-        if not 64 <= crop_size <= 4096:
-            raise ValueError(f"crop_size should be in [64, 4096], is {crop_size}")
+        _check_integer("threads", threads, 1, _MAX_THREADS)
+        _check_integer("crop_size", crop_size, 64, 4096)
+        if not isinstance(symmetry, bool):
+            raise TypeError(f"symmetry should be True or False, is {symmetry!r}")
+        if head_model is not None and not isinstance(head_model, HeadModel):
+            raise TypeError(
+                f"head_model should be a HeadModel (HeadModel.load(path)), is {head_model!r}"
+            )
         self.device = device
         self.threads = threads
         self.crop_size = crop_size
@@ -187,6 +196,8 @@ class Reconstructor:
             NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`, on the first photo
                 that has the fault.
         """
+        if isinstance(images, (str, bytes)):
+            raise TypeError(f"images should be a sequence of photos, is one: {images!r}")
         return [self.reconstruct(image) for image in images]
 
     def _reconstruct(
@@ -208,6 +219,9 @@ class Reconstructor:
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
         if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
             warnings.append(f"face landmarks are not confident ({landmarks.confidence:.2f})")
+        face_px = float(np.ptp(landmarks.points[:, :2], axis=0).max())
+        if face_px < _SMALL_FACE_PX:
+            warnings.append(f"the face is only {face_px:.0f} px large in the photo")
         if foundation.landmark_rms > _MAX_LANDMARK_RMS * self.crop_size:
             warnings.append(f"landmarks fit badly ({foundation.landmark_rms:.1f} px)")
 
@@ -231,21 +245,22 @@ class Reconstructor:
             raster, foundation_in_camera, normals_in_camera, faces, threads=threads
         )
 
-        # bump map (section 4.1), occluded pixels filled (section 4.2)
+        # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
+        face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
+        outside = float(weight[~in_photo].sum() / max(weight.sum(), 1.0))
+        if outside > _OUTSIDE_WARNING:
+            warnings.append(f"{outside:.0%} of the visible face lies outside the photo")
+        face_mask &= in_photo
+        occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
+        if occlusion.fraction - outside > _OCCLUDED_WARNING:
+            warnings.append(f"{occlusion.fraction - outside:.0%} of the visible face is occluded")
         bump = np.zeros_like(depth)
-        face_mask = weight > 0
-        filled = np.zeros_like(face_mask)
         if self.detail == "shading":
-            face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
-            face_mask &= in_photo
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
             bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, trusted)
-            occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
-            filled = occlusion.hole
-            if occlusion.fraction > _OCCLUDED_WARNING:
-                warnings.append(f"{occlusion.fraction:.0%} of the visible face is occluded")
+        filled = occlusion.hole | (~in_photo & (weight > 0))
 
         # dense mesh D (Eq. 4), one vertex a pixel of the face region
         detailed_depth = compose_depth(np.where(weight > 0, depth, np.float32(np.inf)), bump)
@@ -278,7 +293,8 @@ class Reconstructor:
             )
         recovered = recovery > 0
 
-        # registration (Eq. 6-8) and the dense mesh reflected into the hidden side (Eq. 10)
+        # registration (Eq. 6-8) on R, whose observed corners symmetry left as they were, and the
+        # dense mesh reflected into the hidden side (Eq. 10)
         registration = timed("registration", register_dense)(
             raster, dense, dense_in_head, sparse_in_head, faces, threads=threads
         )
@@ -317,8 +333,9 @@ class Reconstructor:
             Provenance.MODEL,
         )
         origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
-        # hair and clothes where the model has skin are better left out than painted on
-        shown = visible & model.face_region & _at_vertices(in_photo, pixel_of_vertex)
+        # hair, clothes and what covers the face are better left out than painted on the skin
+        in_photo_at_vertex = _at_vertices(in_photo, pixel_of_vertex)
+        shown = visible & model.face_region & in_photo_at_vertex & ~filled_vertex
         color_of_sparse = timed("texture", vertex_colors)(
             crop.image,
             foundation_in_camera,
@@ -330,6 +347,10 @@ class Reconstructor:
             threads=threads,
         )
         color_of_dense = crop.image.reshape(-1, 3)[pixel]
+        hidden_dense = np.flatnonzero(filled.ravel()[pixel])
+        color_of_dense[hidden_dense] = _registered_colors(
+            hidden_dense, color_of_sparse.astype(np.float32), registration, faces
+        )
         reflected_dense = mesh.source_vertex[mesh.source == VertexSource.REFLECTED]
         color_of_reflected = _reflected_colors(
             reflected_dense, color_of_dense, color_of_sparse, registration, faces, mirror
@@ -393,6 +414,13 @@ def _timed(timings: dict[str, float], name: str, function: Callable[P, T]) -> Ca
 def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
         raise ValueError(f"{name} should be one of {', '.join(options)}; is {value!r}")
+
+
+def _check_integer(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        raise TypeError(f"{name} should be an integer, is {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
 
 
 def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
@@ -488,15 +516,28 @@ def _reflected_colors(
     """Eq. 10 on the colours of some dense vertices: the sparse colour of the mirror image, which
     continues the light of the visible side, plus what the pixel adds to its own sparse colour.
     """
-    corners = faces[registration.triangle[dense]]
-    uv = registration.uv[dense]
-    weights = np.column_stack([uv, 1 - uv.sum(axis=1)])[:, :, None]
     sparse = color_of_sparse.astype(np.float32)
     # beside the rim of what the photo shows, sparse colours are not the photo's
-    detail = color_of_dense[dense] - (weights * sparse[corners]).sum(axis=1)
+    detail = color_of_dense[dense] - _registered_colors(dense, sparse, registration, faces)
     detail = np.clip(detail, -_MAX_COLOR_DETAIL, _MAX_COLOR_DETAIL)
-    mirrored = (weights * sparse[mirror[corners]]).sum(axis=1) + detail
+    mirrored = _registered_colors(dense, sparse[mirror], registration, faces) + detail
     return np.asarray(np.clip(mirrored, 0, 255), np.uint8)
+
+
+def _registered_colors(
+    dense: npt.NDArray[np.int64] | npt.NDArray[np.int32],
+    color_of_sparse: Float32,
+    registration: Registration,
+    faces: npt.NDArray[np.int32],
+) -> Float32:
+    """Colours of R at the places that some dense vertices are registered to (Eq. 8)."""
+    u, v = registration.uv[dense].T[:, :, None]
+    first, second, third = faces[registration.triangle[dense]].T
+    return np.asarray(
+        u * color_of_sparse[first]
+        + v * color_of_sparse[second]
+        + (1 - u - v) * color_of_sparse[third]
+    )
 
 
 def _gather(
