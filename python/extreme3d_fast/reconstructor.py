@@ -56,10 +56,10 @@ Bool = npt.NDArray[np.bool_]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A vertex counts as seen if its surface is turned by less than 66 degrees from the viewing ray:
-# beyond that a pixel spans more than twice its size on the surface, and neither depth nor bump map
-# say much.
-_MIN_COSINE = 0.4
+# A vertex counts as seen if its surface is turned by less than 78 degrees from the viewing ray;
+# beyond that a pixel spans five times its size on the surface. What is seen but thinly sampled
+# stays at the resolution of R (see the zipper).
+_MIN_COSINE = 0.2
 # A vertex further behind the depth buffer than this is covered by another part of the head, mm.
 _DEPTH_TOLERANCE = 2.0
 # Below this the network's points say little about the face, and the result warns.
@@ -261,6 +261,7 @@ class Reconstructor:
             bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, trusted)
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
         filled = occlusion.hole | (~in_photo & (weight > 0))
+        uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
 
         # dense mesh D (Eq. 4), one vertex a pixel of the face region
         detailed_depth = compose_depth(np.where(weight > 0, depth, np.float32(np.inf)), bump)
@@ -334,8 +335,7 @@ class Reconstructor:
         )
         origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
         # hair, clothes and what covers the face are better left out than painted on the skin
-        in_photo_at_vertex = _at_vertices(in_photo, pixel_of_vertex)
-        shown = visible & model.face_region & in_photo_at_vertex & ~filled_vertex
+        shown = visible & model.face_region & _at_vertices(uncovered, pixel_of_vertex)
         color_of_sparse = timed("texture", vertex_colors)(
             crop.image,
             foundation_in_camera,
@@ -375,13 +375,14 @@ class Reconstructor:
             bump=bump,
             face_mask=face_mask,
             photo=crop.image,
-            parts=self._part_meshes(head, crop.image, raster, camera, camera_from_head),
+            parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
         )
 
     def _part_meshes(
         self,
         head: Float32,
         photo: npt.NDArray[np.uint8],
+        uncovered: Bool,
         raster: Raster,
         camera: Camera,
         camera_from_head: Float32,
@@ -394,6 +395,7 @@ class Reconstructor:
             in_camera = transform_points(camera_from_head, vertices)
             in_view = rotate_vectors(camera_from_head, normals)
             visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
+            visible &= _at_vertices(uncovered, _pixels(in_camera, camera))
             colors = _part_colors(photo, camera.project(in_camera), visible, part.colors)
             parts[name] = Mesh(vertices, part.faces, colors)
         return parts
