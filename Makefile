@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PHOTO ?=
 OUT ?= out
+WERROR ?= OFF
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -52,7 +53,7 @@ $(PY):
 # The wheel is built once for all targets, from the sources as they are now.
 $(VENV)/wheel: $(SHIPPED) | $(PY)
 	rm -rf dist
-	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) wheel --no-deps --wheel-dir dist -C cmake.define.EXTREME3D_WERROR=$(WERROR) .
 	touch $@
 
 $(VENV)/demo $(VENV)/test: $(VENV)/wheel

@@ -23,6 +23,7 @@ SECTION_4_3 = (
     "dense",
     "visibility",
     "sparse",
+    "observed",
     "soft_symmetry",
     "registration",
     "completion",

@@ -3,11 +3,14 @@
 // Tran et al. Extreme 3D Face Reconstruction. CVPR 2018, section 4.3; Yu et al. Mesh editing with
 // Poisson-based gradient field manipulation. 2004.
 //
-// One deviation: where the mirror vertex is hidden too, Eq. 9 takes the foundation's differential
-// at the mirror vertex; here it is taken at the vertex itself, as the authors' code does. Nothing
-// was observed on either side, and a lopsided expression should stay on its side: on the authors'
-// sample photo the reflected one drifts by 19 mm (95th percentile) where F's own stays within 4.4
-// mm.
+// Where this departs from the letter of Eq. 9:
+// - Where the mirror vertex is hidden too, Eq. 9 takes the foundation's differential at the mirror
+//   vertex; here it is the vertex's own, as in the authors' code. Nothing was observed on either
+//   side, and a lopsided expression should stay on its side.
+// - A mirror vertex counts as visible only with its whole ring: a Laplacian across the border of what
+//   was observed would carry the border's step into the solution.
+// - An edge has one weight, that of R's mirror image, or F's where either end follows F: the matrix
+//   stays symmetric, and where the boundary agrees the solution is exactly what it came from.
 #pragma once
 
 #include <cstdint>
