@@ -7,7 +7,8 @@
 // - Where the mirror vertex is hidden too, Eq. 9 takes the foundation's differential at the mirror
 //   vertex; here it is the vertex's own, as in the authors' code. Nothing was observed on either
 //   side, and a lopsided expression should stay on its side.
-// - A mirror vertex counts as visible only with its whole ring: a Laplacian across the border of what
+// - A mirror vertex counts as visible only with its whole ring: a Laplacian across the border of
+// what
 //   was observed would carry the border's step into the solution.
 // - An edge has one weight, that of R's mirror image, or F's where either end follows F: the matrix
 //   stays symmetric, and where the boundary agrees the solution is exactly what it came from.
