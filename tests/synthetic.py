@@ -13,7 +13,7 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import DenseCompletion, complete_dense
 from extreme3d_fast.rasterize import Raster, rasterize
 from extreme3d_fast.soft_symmetry import SoftSymmetry, SoftSymmetrySolver
-from extreme3d_fast.zipper import Zipper, ZipperedMesh
+from extreme3d_fast.zipper import ZipperedMesh, zip_meshes
 
 CAMERA = Camera(500.0, 500.0, 125.0, 125.0, 250, 250)
 DISTANCE_MM = 700.0
@@ -103,7 +103,9 @@ def sew(head: Head, yaw_degrees: float, bump_mm: float = 0.5, threads: int = 1) 
     reflected = complete_dense(
         triangle, uv, residual, symmetry.vertices, head.faces, head.mirror, recovered
     )
-    mesh = Zipper(head.faces, head.mirror).zip(
+    mesh = zip_meshes(
+        head.faces,
+        head.mirror,
         symmetry.vertices,
         in_camera,
         observed,

@@ -204,3 +204,18 @@ def test_turntable_starts_from_the_front(face: Face) -> None:
     assert frames.shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(frames[0], face.render(size=32))
     np.testing.assert_array_equal(frames[1], face.render(yaw=90, size=32))
+
+
+@pytest.mark.parametrize("threads", ["x", "0", "100000"])
+def test_unusable_thread_counts_are_wrong_use(threads, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["reconstruct", "a.jpg", "-o", "out", "--threads", threads])
+    assert stop.value.code == 2
+    assert "from 1 to 256" in capsys.readouterr().err
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("extreme3d_fast ")

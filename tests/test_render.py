@@ -152,3 +152,9 @@ def test_sheet_without_photo_has_views_only(sphere: Mesh) -> None:
     sheet = turntable_sheet({"a": sphere}, yaws=(0,), size=100, background=WHITE)
     assert sheet.shape[0] == 2 * sheet.shape[1]
     assert not np.array_equal(sheet, turntable_sheet({"a": sphere}, yaws=(0,), background=BLACK))
+
+
+@pytest.mark.parametrize("angles", [{"yaw": np.nan}, {"pitch": np.inf}], ids=str)
+def test_angles_that_are_no_numbers_are_errors(sphere, angles):
+    with pytest.raises(ValueError, match="yaw and pitch"):
+        render_meshes({"a": sphere}, **angles)

@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
+    except BrokenPipeError:  # `extreme3d info | head`: nobody reads on, and that is all right
+        sys.stderr.close()
+        return 0
     except KeyboardInterrupt:
         print("extreme3d: interrupted", file=sys.stderr)
         return 130
@@ -42,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="extreme3d", description="Detailed, complete 3D heads from single photos."
     )
+    version = f"extreme3d_fast {_version('extreme3d-fast')}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     reconstruct = commands.add_parser(
@@ -96,9 +101,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, is {value}")
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 256:
+        raise argparse.ArgumentTypeError(f"should be a number from 1 to 256, is {text}")
     return value
 
 
@@ -259,7 +267,7 @@ def _info(_: argparse.Namespace) -> int:
     assets = Path(__file__).parent / "assets"
     print(f"model files in {assets}:")
     for path in sorted(assets.glob("*")):
-        if path.suffix in (".npz", ".onnx"):
+        if path.suffix in (".npz", ".npy", ".onnx"):
             print(f"  {path.name:28} {path.stat().st_size / 1e6:7.2f} MB")
     return ALL_DONE
 

@@ -83,10 +83,12 @@ def render_meshes(
         (size, size, 3) uint8 RGB.
 
     Raises:
-        ValueError: Wrong mesh arrays, size, shading or background.
+        ValueError: Wrong mesh arrays, angles, size, shading or background.
     """
     if shading not in ("color", "clay"):
         raise ValueError(f"shading should be 'color' or 'clay', is {shading!r}")
+    if not (np.isfinite(yaw) and np.isfinite(pitch)):
+        raise ValueError(f"yaw and pitch should be finite, are {yaw} and {pitch}")
     if not 1 <= size <= 8192:
         raise ValueError(f"size should be from 1 to 8192 pixels, is {size}")
     if len(background) != 3 or not all(0 <= c <= 255 for c in background):

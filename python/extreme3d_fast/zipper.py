@@ -12,7 +12,7 @@ from . import _core
 from ._arrays import Float32, Int32, UInt8, float_array, index_array, mask_array
 from .camera import Camera
 
-__all__ = ["VertexSource", "Zipper", "ZipperedMesh"]
+__all__ = ["VertexSource", "Zipper", "ZipperedMesh", "zip_meshes"]
 
 
 class VertexSource(IntEnum):
@@ -111,3 +111,32 @@ class Zipper:
                 *camera.pinhole,
             )
         )
+
+
+def zip_meshes(
+    faces: npt.ArrayLike,
+    mirror: npt.ArrayLike,
+    sparse: npt.ArrayLike,
+    foundation_in_camera: npt.ArrayLike,
+    observed: npt.ArrayLike,
+    recovered: npt.ArrayLike,
+    dense: npt.ArrayLike,
+    reflected: npt.ArrayLike,
+    reflected_defined: npt.ArrayLike,
+    triangle: npt.ArrayLike,
+    vertex_of_pixel: npt.ArrayLike,
+    camera: Camera,
+) -> ZipperedMesh:
+    """Sew once; see `Zipper` for arguments, result and errors."""
+    return Zipper(faces, mirror).zip(
+        sparse,
+        foundation_in_camera,
+        observed,
+        recovered,
+        dense,
+        reflected,
+        reflected_defined,
+        triangle,
+        vertex_of_pixel,
+        camera,
+    )
