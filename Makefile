@@ -12,7 +12,7 @@ SHIPPED := pyproject.toml CMakeLists.txt \
   $(shell find cpp python -type f -not -name '*.pyc' -not -name '_core*.so')
 CPP := $(shell find cpp -name '*.h' -o -name '*.cpp')
 
-.PHONY: demo test check format stubs bench clean
+.PHONY: demo test check format stubs bench sanitize clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/extreme3d demo $(if $(PHOTO),"$(PHOTO)") -o "$(OUT)"
@@ -41,6 +41,19 @@ stubs: $(VENV)/test
 
 bench: $(VENV)/demo
 	$(PY) -m bench stages
+
+# The tests of the C++ core under AddressSanitizer and UndefinedBehaviorSanitizer (GCC on Linux).
+sanitize: $(VENV)/test
+	$(PIP) install "cmake>=3.31" ninja pybind11 cmeel-eigen
+	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(abspath $(PY)) \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+	$(VENV)/bin/cmake --build build/sanitize
+	rm -rf build/sanitize/site && cp -r python build/sanitize/site
+	cp build/sanitize/_core*.so build/sanitize/site/extreme3d_fast/
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitize/site $(PY) -m pytest -x \
+	  -k "not photos_of_the_paper and not scans"
 
 clean:
 	rm -rf build dist out $(VENV)
