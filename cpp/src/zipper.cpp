@@ -83,6 +83,21 @@ std::uint64_t undirected_edge(int a, int b) {
 
 std::array<int, 3> corners_of(const Tri& t) { return {t.v0, t.v1, t.v2}; }
 
+// Pixels [x0, x1) x [y0, y1) that hold all vertices of D.
+struct PixelRange {
+  int x0, y0, x1, y1;
+};
+
+PixelRange range_of_vertices(ImageView<const int> vertex_of_pixel) {
+  PixelRange r{vertex_of_pixel.width, vertex_of_pixel.height, 0, 0};
+  for (int y = 0; y < vertex_of_pixel.height; ++y)
+    for (int x = 0; x < vertex_of_pixel.width; ++x) {
+      if (vertex_of_pixel(x, y) < 0) continue;
+      r = {std::min(r.x0, x), std::min(r.y0, y), std::max(r.x1, x + 1), std::max(r.y1, y + 1)};
+    }
+  return r;
+}
+
 }  // namespace
 
 struct Zipper::Internals {
@@ -90,6 +105,8 @@ struct Zipper::Internals {
   std::vector<int> mirror;
   std::vector<std::array<int, 3>> neighbors;  // face across the edge v_k -> v_k+1
   std::vector<int> mirror_face;               // face of the mirrored corners, -1 for none
+  std::vector<int> face_offsets;              // (V + 1,) rows of face_indices
+  std::vector<int> face_indices;              // faces around each vertex
 
   int n_vertices() const { return static_cast<int>(mirror.size()); }
   int n_faces() const { return static_cast<int>(faces.size()); }
@@ -99,7 +116,7 @@ struct Zipper::Internals {
   std::vector<std::uint8_t> densely_seen(const ZipperInput& input) const;
   template <class HasVertex, class OtherEdges>
   Patch sew(std::vector<std::uint8_t>& covered, const std::vector<PlanarPoint>& corners,
-            const ZipperInput& input, const HasVertex& has_vertex,
+            const ZipperInput& input, PixelRange range, const HasVertex& has_vertex,
             const OtherEdges& other_edges) const;
 };
 
@@ -124,6 +141,14 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
                                     std::to_string(v[(k + 1) % 3]) +
                                     ") is used twice in the same direction");
   }
+  in.face_offsets.assign(mirror.n + 1, 0);
+  for (int f = 0; f < faces.n; ++f)
+    for (const int v : corners_of(faces[f])) ++in.face_offsets[v + 1];
+  for (int v = 0; v < mirror.n; ++v) in.face_offsets[v + 1] += in.face_offsets[v];
+  in.face_indices.resize(3 * std::size_t(faces.n));
+  std::vector<int> fill(in.face_offsets.begin(), in.face_offsets.end() - 1);
+  for (int f = 0; f < faces.n; ++f)
+    for (const int v : corners_of(faces[f])) in.face_indices[fill[v]++] = f;
   in.neighbors.assign(faces.n, {kNone, kNone, kNone});
   in.mirror_face.assign(faces.n, kNone);
   for (int f = 0; f < faces.n; ++f) {
@@ -198,13 +223,14 @@ std::vector<std::array<int, 3>> Zipper::Internals::border(
 // Retriangulates the covered faces with the pixels inside them. Faces that cannot be sewn (their
 // border touches or crosses another in the image) are taken out of `covered`.
 //
-// has_vertex(d): vertex d of D may be used. other_edges(visit): calls visit(a, b) for each edge of
-// the final mesh that is not of this patch; a patch must not join two vertices that are joined
-// already, else that edge would get four faces.
+// has_vertex(d): vertex d of D may be used. other_edges(v, visit): calls visit(a, b) for each edge
+// at v of the final mesh that is not of this patch; a patch must not join two vertices that are
+// joined already, else that edge would get four faces.
 template <class HasVertex, class OtherEdges>
 Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
                              const std::vector<PlanarPoint>& corners, const ZipperInput& input,
-                             const HasVertex& has_vertex, const OtherEdges& other_edges) const {
+                             PixelRange range, const HasVertex& has_vertex,
+                             const OtherEdges& other_edges) const {
   const int width = input.triangle.width, height = input.triangle.height;
   const int n = n_vertices();
   std::vector<std::uint8_t> pixel(std::size_t(width) * height);  // 1: dense vertex of the region
@@ -217,14 +243,14 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
     Patch patch;
     if (border_edges.empty()) return patch;
 
-    for (std::size_t i = 0; i < pixel.size(); ++i) {
-      const int f = input.triangle[static_cast<int>(i)];
-      const int d = input.vertex_of_pixel[static_cast<int>(i)];
-      pixel[i] = f >= 0 && d >= 0 && covered[f] && has_vertex(d);
-    }
+    for (int y = range.y0; y < range.y1; ++y)
+      for (int x = range.x0; x < range.x1; ++x) {
+        const int f = input.triangle(x, y), d = input.vertex_of_pixel(x, y);
+        pixel[y * width + x] = f >= 0 && d >= 0 && covered[f] && has_vertex(d);
+      }
     std::fill(cell.begin(), cell.end(), 0);
-    for (int y = 0; y + 1 < height; ++y)
-      for (int x = 0; x + 1 < width; ++x) {
+    for (int y = range.y0; y + 1 < range.y1; ++y)
+      for (int x = range.x0; x + 1 < range.x1; ++x) {
         const int i = y * width + x;
         cell[i] = pixel[i] && pixel[i + 1] && pixel[i + width] && pixel[i + width + 1];
       }
@@ -254,7 +280,8 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
     std::vector<int> corner_of_point;
     std::vector<BoundaryEdge> edges;
     std::fill(point_of_vertex.begin(), point_of_vertex.end(), kNone);
-    std::fill(point_of_pixel.begin(), point_of_pixel.end(), kNone);
+    std::fill(point_of_pixel.begin() + range.y0 * width,
+              point_of_pixel.begin() + std::max(range.y0, range.y1) * width, kNone);
     const auto pixel_point = [&](int x, int y) {
       int& p = point_of_pixel[y * width + x];
       if (p == kNone) {
@@ -277,8 +304,8 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
       return x >= 0 && y >= 0 && x + 1 < width && y + 1 < height && cell[y * width + x];
     };
     std::vector<int> face_of_edge;
-    for (int y = 0; y + 1 < height; ++y)
-      for (int x = 0; x + 1 < width; ++x) {
+    for (int y = range.y0; y + 1 < range.y1; ++y)
+      for (int x = range.x0; x + 1 < range.x1; ++x) {
         if (!cell[y * width + x]) continue;
         // with the strip on the left, full cells are circled clockwise (y up)
         const auto circle = [&](bool open, int xa, int ya, int xb, int yb) {
@@ -322,20 +349,21 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
     }
     for (const auto& [from, to, face] : border_edges) chords.erase(undirected_edge(from, to));
     std::vector<std::uint8_t> doubled;
-    other_edges([&](int a, int b) {
-      if (point_of_vertex[a] == kNone || point_of_vertex[b] == kNone) return;
-      if (!chords.contains(undirected_edge(a, b))) return;
-      doubled.resize(n, 0);
-      doubled[a] = doubled[b] = 1;
-    });
+    for (const auto& [from, to, face] : border_edges)
+      other_edges(from, [&](int a, int b) {
+        if (point_of_vertex[a] == kNone || point_of_vertex[b] == kNone) return;
+        if (!chords.contains(undirected_edge(a, b))) return;
+        doubled.resize(n, 0);
+        doubled[a] = doubled[b] = 1;
+      });
     if (!doubled.empty()) {
       for (int f = 0; f < n_faces(); ++f)
         if (const auto v = corners_of(faces[f]); doubled[v[0]] || doubled[v[1]] || doubled[v[2]])
           covered[f] = 0;
       continue;
     }
-    for (int y = 0; y + 1 < height; ++y)
-      for (int x = 0; x + 1 < width; ++x) {
+    for (int y = range.y0; y + 1 < range.y1; ++y)
+      for (int x = range.x0; x + 1 < range.x1; ++x) {
         if (!cell[y * width + x]) continue;
         const int d00 = input.vertex_of_pixel(x, y), d10 = input.vertex_of_pixel(x + 1, y);
         const int d01 = input.vertex_of_pixel(x, y + 1), d11 = input.vertex_of_pixel(x + 1, y + 1);
@@ -391,16 +419,17 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
     const PlanarPoint a = corners[v0], b = corners[v1], c = corners[v2];
     covered[f] = std::int64_t(b.x - a.x) * (c.y - a.y) > std::int64_t(b.y - a.y) * (c.x - a.x);
   }
-  const auto face_edges = [&](int f, const auto& visit) {
-    const auto v = corners_of(in.faces[f]);
-    for (int k = 0; k < 3; ++k) visit(v[k], v[(k + 1) % 3]);
+  const PixelRange range = range_of_vertices(input.vertex_of_pixel);
+  const auto face_edges = [&](int v, const auto& stays, const auto& visit) {
+    for (int k = in.face_offsets[v]; k < in.face_offsets[v + 1]; ++k) {
+      const auto c = corners_of(in.faces[in.face_indices[k]]);
+      if (!stays(in.face_indices[k])) continue;
+      for (int e = 0; e < 3; ++e) visit(c[e], c[(e + 1) % 3]);
+    }
   };
   const Patch seen = in.sew(
-      covered, corners, input, [](int) { return true; },
-      [&](const auto& visit) {
-        for (int f = 0; f < n_faces; ++f)
-          if (!covered[f]) face_edges(f, visit);
-      });
+      covered, corners, input, range, [](int) { return true; },
+      [&](int v, const auto& visit) { face_edges(v, [&](int f) { return !covered[f]; }, visit); });
 
   // the same on the hidden side: faces recovered by symmetry whose mirror image is covered by D,
   // sewn in the image plane of that mirror image
@@ -411,19 +440,26 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
     const auto [v0, v1, v2] = in.faces[g];
     mirrored[f] = input.recovered[v0] || input.recovered[v1] || input.recovered[v2];
   }
+  std::unordered_multimap<int, int> seen_chords;  // from each vertex of R, both ways
+  for (const Tri& t : seen) {
+    const auto v = corners_of(t);
+    for (int k = 0; k < 3; ++k)
+      if (v[k] < n && v[(k + 1) % 3] < n) {
+        seen_chords.emplace(v[k], v[(k + 1) % 3]);
+        seen_chords.emplace(v[(k + 1) % 3], v[k]);
+      }
+  }
   const Patch hidden = in.sew(
-      mirrored, corners, input, [&](int d) { return input.reflected_defined[d] != 0; },
-      [&](const auto& visit) {  // in terms of the mirror images that this patch is sewn from
+      mirrored, corners, input, range, [&](int d) { return input.reflected_defined[d] != 0; },
+      [&](int image, const auto& visit) {  // in terms of the mirror images that are sewn here
+        const int v = in.mirror[image];
         const auto visit_image = [&](int a, int b) { visit(in.mirror[a], in.mirror[b]); };
-        for (int f = 0; f < n_faces; ++f) {
+        const auto stays = [&](int f) {
           const int g = in.mirror_face[f];
-          if (!covered[f] && (g == kNone || !mirrored[g])) face_edges(f, visit_image);
-        }
-        for (const Tri& t : seen) {
-          const auto v = corners_of(t);
-          for (int k = 0; k < 3; ++k)
-            if (v[k] < n && v[(k + 1) % 3] < n) visit_image(v[k], v[(k + 1) % 3]);
-        }
+          return !covered[f] && (g == kNone || !mirrored[g]);
+        };
+        face_edges(v, stays, visit_image);
+        for (auto [c, end] = seen_chords.equal_range(v); c != end; ++c) visit_image(v, c->second);
       });
 
   // R without the overlap, then D, then the reflected part of D; only what is used is kept
