@@ -179,6 +179,12 @@ bool is_finite(Vec3 p) { return std::isfinite(p.x) && std::isfinite(p.y) && std:
 
 }  // namespace
 
+void require_involution(View<const int> mirror) {
+  for (int v = 0; v < mirror.n; ++v)
+    if (mirror[v] < 0 || mirror[v] >= mirror.n || mirror[mirror[v]] != v)
+      throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(v));
+}
+
 void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out) {
   parallel_for(in.n, threads, kPointGrain, [&](int begin, int end) {
     for (int i = begin; i < end; ++i) out[i] = transform(b_from_a, in[i]);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "extreme3d/laplacian.h"
+#include "extreme3d/mesh.h"
 #include "extreme3d/parallel.h"
 
 namespace e3d {
@@ -108,9 +109,7 @@ SoftSymmetrySolver::SoftSymmetrySolver(View<const Tri> faces, View<const int> mi
     : internals_(std::make_unique<Internals>()) {
   const int n = mirror.n;
   if (region.n != n) throw std::invalid_argument("mirror and region differ in length");
-  for (int i = 0; i < n; ++i)
-    if (mirror[i] < 0 || mirror[i] >= n || mirror[mirror[i]] != i)
-      throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(i));
+  require_involution(mirror);
   internals_->edges = build_edge_rows(faces, n);
   internals_->mirror.assign(mirror.data, mirror.data + n);
   internals_->order = elimination_order(internals_->edges, region);

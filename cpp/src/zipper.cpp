@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "extreme3d/mesh.h"
 #include "extreme3d/rasterize.h"
 #include "extreme3d/triangulate.h"
 
@@ -125,9 +126,7 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
   auto& in = *internals_;
   in.faces.assign(faces.data, faces.data + faces.n);
   in.mirror.assign(mirror.data, mirror.data + mirror.n);
-  for (int i = 0; i < mirror.n; ++i)
-    if (mirror[i] < 0 || mirror[i] >= mirror.n || mirror[mirror[i]] != i)
-      throw std::invalid_argument("mirror is not an involution at vertex " + std::to_string(i));
+  require_involution(mirror);
 
   std::unordered_map<std::uint64_t, int> face_of_edge;
   face_of_edge.reserve(3 * faces.n);

@@ -50,6 +50,9 @@ E3D_HD inline Vec3 vertex_normal(View<const Vec3> area_vectors, const CsrView& v
   return normalize_or_zero(n);
 }
 
+// Throws std::invalid_argument unless mirror[mirror[v]] == v for every vertex.
+void require_involution(View<const int> mirror);
+
 // Points and directions carried from frame a to frame b.
 void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
 void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
