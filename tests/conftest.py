@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 import trimesh
 from hypothesis import settings
 from numpy.typing import NDArray
+from research_data import DATA
 
 from extreme3d_fast.mesh_io import Mesh
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 # No deadline, which would be a timing assertion; the same examples in every run.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -23,10 +21,9 @@ settings.load_profile("suite")
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of research data (photos, scans), see EXTREME3D_DATA in CONTRIBUTING.md."""
-    folder = Path(os.environ.get("EXTREME3D_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no research data at {folder} (set EXTREME3D_DATA)")
-    return folder
+    if not DATA.is_dir():
+        pytest.skip(f"no research data at {DATA} (set EXTREME3D_DATA)")
+    return DATA
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """The shading rule finds relief of the right sign and nothing else; the 8-bit code is exact."""
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from research_data import DATA
 
 from extreme3d_fast.bump import (
     MAX_BUMP,
@@ -20,7 +18,6 @@ from extreme3d_fast.bump import (
 )
 from extreme3d_fast.camera import Camera
 
-DATA = Path(os.environ.get("EXTREME3D_DATA", Path(__file__).parents[1] / "../shared/data"))
 SIZE = 320
 CAMERA = Camera(1000.0, 1000.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
 DEPTH = 600.0

@@ -10,7 +10,6 @@ from extreme3d_fast.camera import (
     angles_from_rotation,
     rotation_from_angles,
     rotation_from_vector,
-    transform,
     vector_from_rotation,
 )
 
@@ -95,10 +94,3 @@ def test_rotation_vector_round_trip(v: tuple[float, float, float]) -> None:
     np.testing.assert_allclose(
         vector_from_rotation(rotation_from_vector(v)), v, atol=1e-6
     )  # OpenCV takes turns below 1e-7 for none
-
-
-def test_transform_rotates_then_translates() -> None:
-    m = np.eye(4)
-    m[:3, :3] = np.diag([1.0, -1.0, -1.0])
-    m[:3, 3] = [1.0, 2.0, 3.0]
-    np.testing.assert_array_equal(transform(m, [[1.0, 1.0, 1.0]]), [[2.0, 1.0, 2.0]])

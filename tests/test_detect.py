@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from research_data import DATA
 
 from extreme3d_fast.detect import (
     ASSETS,
@@ -24,7 +22,6 @@ from extreme3d_fast.detect import (
 from extreme3d_fast.errors import InvalidImage, InvalidModelFile
 from extreme3d_fast.session import Session
 
-DATA = Path(os.environ.get("EXTREME3D_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FACE_SIDE = 94  # px, the side of the astronaut's face box
 ASTRONAUT_EYES = np.array([[203.0, 100.8], [246.2, 103.7]])  # px, pupils read off by eye
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from research_data import DATA
 
-from extreme3d_fast import foundation
-from extreme3d_fast.camera import rotation_from_angles, transform
+from extreme3d_fast import foundation, mesh
+from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.detect import FaceDetector, crop_face, transform_points
 from extreme3d_fast.foundation import FitSettings, Foundation, LandmarkFitter
 from extreme3d_fast.head_model import HeadModel, LandmarkBasis
 
 F32 = npt.NDArray[np.float32]
-DATA = Path(
-    os.environ.get("EXTREME3D_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
-)
 
 
 class EllipsoidModel:
@@ -90,7 +86,7 @@ def test_residuals_are_model_minus_points_in_the_crop() -> None:
         + np.tensordot(fit.identity, MODEL.identity, 1)
         + np.tensordot(fit.expression, MODEL.expression, 1)
     )
-    projected = fit.camera.project(transform(fit.camera_from_head, x))[:468]
+    projected = fit.camera.project(mesh.transform_points(fit.camera_from_head, x))[:468]
     np.testing.assert_allclose(projected - points[:468, :2], fit.landmark_error, atol=2e-3)
 
 

@@ -246,3 +246,10 @@ def test_rigid_motions_equal_their_matrix_product(rng):
         moved = transform_points(b_from_a, points, threads=threads)
         np.testing.assert_allclose(turned, expected, atol=1e-4)
         np.testing.assert_allclose(moved, expected + b_from_a[:3, 3], atol=2e-4)
+
+
+def test_transform_rotates_then_translates():
+    m = np.eye(4)
+    m[:3, :3] = np.diag([1.0, -1.0, -1.0])
+    m[:3, 3] = [1.0, 2.0, 3.0]
+    np.testing.assert_array_equal(transform_points(m, [[1.0, 1.0, 1.0]]), [[2.0, 1.0, 2.0]])

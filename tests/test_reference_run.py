@@ -3,13 +3,12 @@
 The numbers and their reasons are in docs/reference_comparison.md.
 """
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from research_data import DATA
 
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
@@ -21,7 +20,6 @@ from extreme3d_fast.soft_symmetry import SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.zipper import Zipper
 
-DATA = Path(os.environ.get("EXTREME3D_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 RUN = DATA / "reference_run" / "paper_photo_07.npz"
 
 pytestmark = [

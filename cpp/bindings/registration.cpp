@@ -1,24 +1,10 @@
 // registration.cpp — Python view of extreme3d/registration.h.
 #include "extreme3d/registration.h"
 
-#include <algorithm>
-
 #include "arrays.h"
 
 namespace e3d::bind {
 namespace {
-
-// Indices in [-1, end), where -1 stands for none.
-void require_indices(const std::int32_t* indices, py::ssize_t n, const char* name, int end) {
-  std::int32_t low = -1, high = -1;
-  for (py::ssize_t i = 0; i < n; ++i) {
-    low = std::min(low, indices[i]);
-    high = std::max(high, indices[i]);
-  }
-  if (low < -1 || high >= end)
-    throw std::invalid_argument(std::string(name) + " should be in [-1, " + std::to_string(end) +
-                                "), has " + std::to_string(low < -1 ? low : high));
-}
 
 py::tuple register_dense_arrays(const Array<std::int32_t>& triangle,
                                 const Array<float>& barycentric,
@@ -33,8 +19,8 @@ py::tuple register_dense_arrays(const Array<std::int32_t>& triangle,
   const auto dense = vec3_view(dense_vertices, "dense_vertices");
   const auto sparse = vec3_view(sparse_vertices, "sparse_vertices");
   const MeshView mesh{sparse, tri_view(faces, "faces", sparse.n)};
-  require_indices(face_at.data, triangle.size(), "triangle", mesh.faces.n);
-  require_indices(vertex_at.data, vertex_of_pixel.size(), "vertex_of_pixel", dense.n);
+  require_range(face_at.data, triangle.size(), "triangle", -1, mesh.faces.n);
+  require_range(vertex_at.data, vertex_of_pixel.size(), "vertex_of_pixel", -1, dense.n);
 
   py::array_t<std::int32_t> face_of(dense.n);
   py::array_t<float> uv({dense.n, 2}), residual({dense.n, 3});
@@ -57,7 +43,7 @@ py::array_t<float> recover_dense_array(const Array<std::int32_t>& triangle, cons
   const MeshView mesh{sparse, tri_view(faces, "faces", sparse.n)};
   const auto face_of = view(triangle, "triangle");
   require_shape(uv, "uv", {face_of.n, 2});
-  require_indices(face_of.data, face_of.n, "triangle", mesh.faces.n);
+  require_range(face_of.data, face_of.n, "triangle", -1, mesh.faces.n);
   const ConstRegistrationView registration{face_of,
                                            {reinterpret_cast<const Vec2*>(uv.data()), face_of.n},
                                            vec3_view(residual, "residual", face_of.n)};

@@ -106,8 +106,7 @@ struct Zipper::Internals {
   std::vector<int> mirror;
   std::vector<std::array<int, 3>> neighbors;  // face across the edge v_k -> v_k+1
   std::vector<int> mirror_face;               // face of the mirrored corners, -1 for none
-  std::vector<int> face_offsets;              // (V + 1,) rows of face_indices
-  std::vector<int> face_indices;              // faces around each vertex
+  Csr faces_around;                           // faces of each vertex
 
   int n_vertices() const { return static_cast<int>(mirror.size()); }
   int n_faces() const { return static_cast<int>(faces.size()); }
@@ -140,14 +139,7 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
                                     std::to_string(v[(k + 1) % 3]) +
                                     ") is used twice in the same direction");
   }
-  in.face_offsets.assign(mirror.n + 1, 0);
-  for (int f = 0; f < faces.n; ++f)
-    for (const int v : corners_of(faces[f])) ++in.face_offsets[v + 1];
-  for (int v = 0; v < mirror.n; ++v) in.face_offsets[v + 1] += in.face_offsets[v];
-  in.face_indices.resize(3 * std::size_t(faces.n));
-  std::vector<int> fill(in.face_offsets.begin(), in.face_offsets.end() - 1);
-  for (int f = 0; f < faces.n; ++f)
-    for (const int v : corners_of(faces[f])) in.face_indices[fill[v]++] = f;
+  in.faces_around = vertex_faces(faces, mirror.n);
   in.neighbors.assign(faces.n, {kNone, kNone, kNone});
   in.mirror_face.assign(faces.n, kNone);
   for (int f = 0; f < faces.n; ++f) {
@@ -420,9 +412,10 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   }
   const PixelRange range = range_of_vertices(input.vertex_of_pixel);
   const auto face_edges = [&](int v, const auto& stays, const auto& visit) {
-    for (int k = in.face_offsets[v]; k < in.face_offsets[v + 1]; ++k) {
-      const auto c = corners_of(in.faces[in.face_indices[k]]);
-      if (!stays(in.face_indices[k])) continue;
+    for (int k = in.faces_around.offsets[v]; k < in.faces_around.offsets[v + 1]; ++k) {
+      const int f = in.faces_around.indices[k];
+      if (!stays(f)) continue;
+      const auto c = corners_of(in.faces[f]);
       for (int e = 0; e < 3; ++e) visit(c[e], c[(e + 1) % 3]);
     }
   };

@@ -16,7 +16,6 @@ __all__ = [
     "angles_from_rotation",
     "rotation_from_angles",
     "rotation_from_vector",
-    "transform",
     "vector_from_rotation",
 ]
 
@@ -102,21 +101,6 @@ def _floats(a: npt.ArrayLike, last: int, name: str) -> Float:
     if values.ndim == 0 or values.shape[-1] != last:
         raise ValueError(f"{name} should have shape (..., {last}), has {values.shape}")
     return values if values.dtype == np.float32 else values.astype(np.float64)
-
-
-def transform(b_from_a: npt.ArrayLike, points: npt.ArrayLike) -> Float:
-    """Points moved by a 4x4 rigid transform.
-
-    Args:
-        b_from_a: (4, 4).
-        points: (..., 3) in frame a.
-
-    Returns:
-        (..., 3) in frame b; float32 for float32 points, else float64.
-    """
-    p = _floats(points, 3, "points")
-    m = np.asarray(b_from_a, p.dtype)
-    return np.asarray(p @ m[:3, :3].T + m[:3, 3])
 
 
 def rotation_from_vector(vector: npt.ArrayLike) -> npt.NDArray[np.float64]:

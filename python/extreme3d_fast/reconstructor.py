@@ -395,8 +395,9 @@ class Reconstructor:
             in_camera = transform_points(camera_from_head, vertices)
             in_view = rotate_vectors(camera_from_head, normals)
             visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
-            visible &= _at_vertices(uncovered, _pixels(in_camera, camera))
-            colors = _part_colors(photo, camera.project(in_camera), visible, part.colors)
+            pixel_of_vertex = _pixels(in_camera, camera)
+            visible &= _at_vertices(uncovered, pixel_of_vertex)
+            colors = _part_colors(photo, pixel_of_vertex, visible, part.colors)
             parts[name] = Mesh(vertices, part.faces, colors)
         return parts
 
@@ -490,17 +491,14 @@ def _at_vertices(image: Bool, pixel_of_vertex: npt.NDArray[np.int64]) -> Bool:
 
 def _part_colors(
     photo: npt.NDArray[np.uint8],
-    pixels: npt.NDArray[np.floating[Any]],
+    pixel_of_vertex: npt.NDArray[np.int64],
     visible: Bool,
     model_colors: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.uint8]:
     """The photo's colours where it shows the part; elsewhere the model's, as bright as those."""
     if not visible.any():
         return model_colors
-    height, width = photo.shape[:2]
-    x = np.clip(pixels[:, 0].astype(np.int64), 0, width - 1)
-    y = np.clip(pixels[:, 1].astype(np.int64), 0, height - 1)
-    seen = photo[y, x].astype(np.float32)
+    seen = photo.reshape(-1, 3)[pixel_of_vertex].astype(np.float32)
     # the brighter ones tell the part from the lips and lids that cover its rim
     level = np.percentile(seen[visible], 90) / max(np.percentile(model_colors[visible], 90), 1.0)
     colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
