@@ -90,7 +90,9 @@ def occlude(rng: np.random.Generator, image: np.ndarray, occluders: Occluders, b
     middle = STORE_SIZE / 2
     face = 150.0 / STORE_MM * STORE_SIZE  # px, width of a face
     for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12])):
-        kind = rng.choice(["hands", "objects", "glasses", "masks", "patch"], p=[0.4, 0.2, 0.12, 0.1, 0.18])
+        kind = rng.choice(
+            ["hands", "objects", "glasses", "masks", "patch"], p=[0.4, 0.2, 0.12, 0.1, 0.18]
+        )
         where = middle + rng.uniform(-0.55, 0.55, 2) * face
         flip, angle = rng.random() < 0.5, rng.uniform(-math.pi, math.pi)
         if kind == "glasses":
@@ -104,11 +106,15 @@ def occlude(rng: np.random.Generator, image: np.ndarray, occluders: Occluders, b
         elif kind == "patch":
             # another picture held before the face, or a flat shape
             shape = np.zeros((96, 96, 4), np.uint8)
-            shape[..., :3] = backgrounds.draw(rng, 96) if rng.random() < 0.6 else rng.integers(0, 256, 3)
+            shape[..., :3] = (
+                backgrounds.draw(rng, 96) if rng.random() < 0.6 else rng.integers(0, 256, 3)
+            )
             if rng.random() < 0.5:
                 shape[..., 3] = 255
             else:
-                cv2.ellipse(shape, (48, 48), (46, int(rng.integers(16, 46))), 0, 0, 360, (0, 0, 0, 0), -1)
+                cv2.ellipse(
+                    shape, (48, 48), (46, int(rng.integers(16, 46))), 0, 0, 360, (0, 0, 0, 0), -1
+                )
                 alpha = np.zeros((96, 96), np.uint8)
                 cv2.ellipse(alpha, (48, 48), (46, int(rng.integers(16, 46))), 0, 0, 360, 255, -1)
                 shape[..., 3] = alpha
@@ -158,7 +164,9 @@ def degrade(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         x *= rng.uniform(0.88, 1.12, 3).astype(np.float32)
     if rng.random() < 0.7:
         mean = float(x.mean())
-        x = (x - mean) * np.float32(rng.uniform(0.6, 1.35)) + np.float32(mean * rng.uniform(0.6, 1.4))
+        x = (x - mean) * np.float32(rng.uniform(0.6, 1.35)) + np.float32(
+            mean * rng.uniform(0.6, 1.4)
+        )
     if rng.random() < 0.2:  # light from a side
         ramp = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(rng.uniform(0.1, 0.5))
         ramp = ramp[None, :] if rng.random() < 0.7 else ramp[:, None]
@@ -203,7 +211,9 @@ def jittered(
     m[:, 2] = size / 2 - m[:, :2] @ middle
     # pixel centres are at + 0.5 here and at whole numbers in OpenCV
     m[:, 2] += m[:, :2] @ [0.5, 0.5] - 0.5
-    border = [cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT][rng.choice(3, p=[0.4, 0.2, 0.4])]
+    border = [cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT][
+        rng.choice(3, p=[0.4, 0.2, 0.4])
+    ]
     fill = (0, 0, 0) if rng.random() < 0.5 else tuple(map(int, rng.integers(0, 256, 3)))
     reduce = side / size  # store px a crop px covers
     if reduce > 1.3:

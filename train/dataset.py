@@ -74,7 +74,10 @@ class Data:
             [np.full(len(s.images), p.stem.split("_")[0]) for s, p in zip(self.sets, paths)]
         )
         self.place = np.concatenate(
-            [np.stack([np.full(len(s.images), i), np.arange(len(s.images))], 1) for i, s in enumerate(self.sets)]
+            [
+                np.stack([np.full(len(s.images), i), np.arange(len(s.images))], 1)
+                for i, s in enumerate(self.sets)
+            ]
         )
         for key in (*FIELDS, *WEIGHTS, "name", "person"):
             setattr(self, key, np.concatenate([s.labels[key] for s in self.sets]))
@@ -148,9 +151,7 @@ class SampleMaker:
         self.data, self.task = data, task
         self.occluders = Occluders(occluders)
         self.mirror = Mirror.of(HeadModel.load())
-        real = data.sets[int(np.flatnonzero([s.labels["name"][0].startswith("celeb") for s in data.sets])[0])] if any(
-            s.labels["name"][0].startswith("celeb") for s in data.sets
-        ) else data.sets[0]
+        real = next((s for s in data.sets if s.labels["name"][0].startswith("celeb")), data.sets[0])
         self.backgrounds = Backgrounds(real.images)
 
     def make(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
@@ -173,8 +174,23 @@ class SampleMaker:
         else:
             jitter = REFINED if rng.random() < 0.85 else DETECTED
         crop, rotation, place = jittered(rng, image, rotation, translation, jitter, NETWORK_SIZE)
+        return self._sample(row, degrade(rng, crop), rotation, place, identity, expression)
+
+    def make_clean(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
+        """The photo as it is, with the jitter of a second look: to judge by."""
+        d = self.data
+        rotation, translation = d.rotation[row].astype(float), d.translation[row].astype(float)
+        crop, rotation, place = jittered(
+            rng, d.image(row), rotation, translation, REFINED, NETWORK_SIZE
+        )
+        return self._sample(row, crop, rotation, place, d.identity[row], d.expression[row])
+
+    def _sample(
+        self, row: int, crop, rotation, place, identity, expression
+    ) -> dict[str, np.ndarray]:
+        d = self.data
         return {
-            "image": degrade(rng, crop),
+            "image": crop,
             "rotation": rotation.astype(np.float32),
             "place": place.astype(np.float32),
             "identity": identity.astype(np.float32),
@@ -182,7 +198,6 @@ class SampleMaker:
             "descriptor": d.descriptor[row],
             "weights": np.array([getattr(d, k)[row] for k in WEIGHTS], np.float32),
             "face": np.float32(fitness(place)),
-            "row": np.int64(row),
         }
 
     def _negative(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
@@ -199,7 +214,6 @@ class SampleMaker:
             "descriptor": np.full(DESCRIPTOR, np.nan, np.float32),
             "weights": np.zeros(3, np.float32),
             "face": np.float32(0),
-            "row": np.int64(-1),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from networks import ResidualBlock, ResidualNetwork
+from networks import BasicBlock, ResidualNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,19 +20,23 @@ class FoundationNetwork(nn.Module):
     Expression branches off before, where the mouth still has a place.
     """
 
-    def __init__(self, backbone: ResidualNetwork, *, n_identity: int, n_expression: int, branch: int = -3) -> None:
+    def __init__(
+        self, backbone: ResidualNetwork, *, n_identity: int, n_expression: int, branch: int = -3
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.branch = branch
-        middle, last = backbone.channels[branch], backbone.channels[-1]
+        middle, last = backbone.stage_channels[branch], backbone.channels
         self.descriptor = nn.Linear(last, DESCRIPTOR, bias=False)
         self.identity = nn.Linear(DESCRIPTOR, n_identity)
-        self.face = nn.Sequential(ResidualBlock(middle, middle, stride=2), ResidualBlock(middle, middle))
+        self.face = nn.Sequential(BasicBlock(middle, middle, 2), BasicBlock(middle, middle, 1))
         self.expression = nn.Sequential(
             nn.Flatten(), nn.LazyLinear(160), nn.ReLU(), nn.Linear(160, n_expression)
         )
         #: second way to α: shape that shows in the picture but says nothing about who it is
-        self.shape = nn.Sequential(nn.Flatten(), nn.LazyLinear(96), nn.ReLU(), nn.Linear(96, n_identity))
+        self.shape = nn.Sequential(
+            nn.Flatten(), nn.LazyLinear(96), nn.ReLU(), nn.Linear(96, n_identity)
+        )
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.backbone.maps(crop)
@@ -52,7 +56,9 @@ class FoundationLoss(nn.Module):
         self.register_buffer("expression_mm", torch.tensor(model.expression[:, rows]))
         self.register_buffer("mean_descriptor", torch.tensor(mean_descriptor))
 
-    def forward(self, out: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, out: tuple[Tensor, Tensor, Tensor], batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         identity, expression, descriptor = (x.float() for x in out)
         w_identity, w_expression = batch["weights"][:, 0], batch["weights"][:, 1]
         shape_error = distance(identity - batch["identity"], self.identity_mm)
@@ -60,7 +66,8 @@ class FoundationLoss(nn.Module):
         losses = {
             "identity_mm": weighted(shape_error, w_identity),
             "expression_mm": weighted(motion_error, w_expression),
-            "expression": weighted((expression - batch["expression"]).abs().mean(1), w_expression) * 10,
+            "expression": weighted((expression - batch["expression"]).abs().mean(1), w_expression)
+            * 10,
             "prior": identity.square().mean() * 0.02,
         }
         known = torch.isfinite(batch["descriptor"][:, 0]) & (w_identity > 0)

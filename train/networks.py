@@ -48,7 +48,7 @@ class ResidualNetwork(nn.Module):
         width: factor on all numbers of channels.
         stages: how many stages to keep, from the input on; all by default.
 
-    `channels` tells how many channels the map has.
+    `channels` tells how many channels the map has, `stage_channels` those after each stage.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class ResidualNetwork(nn.Module):
         self.bn1 = nn.BatchNorm2d(inside)
         self.maxpool = nn.MaxPool2d(3, 2, padding)
         self.stages = [f"layer{stage + 1}" for stage in range(count)]
+        self.stage_channels = []
         for stage, name in enumerate(self.stages):
             channels = round(settings.channels[stage] * width)
             blocks = []
@@ -82,6 +83,7 @@ class ResidualNetwork(nn.Module):
                 else:
                     blocks.append(Bottleneck(inside, channels, stride, settings.expansion))
                 inside = channels * settings.expansion
+            self.stage_channels.append(inside)
             self.add_module(name, nn.Sequential(*blocks))
         self.channels = inside
         for module in self.modules():
@@ -89,10 +91,16 @@ class ResidualNetwork(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.maps(image)[-1]
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """The map after each stage."""
         x = self.maxpool(functional.relu(self.bn1(self.conv1(image))))
+        maps = []
         for name in self.stages:
             x = getattr(self, name)(x)
-        return x
+            maps.append(x)
+        return maps
 
 
 class PlainBlock(nn.Module):

@@ -25,7 +25,9 @@ class PoseNetwork(nn.Module):
     def __init__(self, backbone: ResidualNetwork, *, hidden: int = 192) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.ReLU(), nn.Linear(hidden, OUTPUTS))
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.LazyLinear(hidden), nn.ReLU(), nn.Linear(hidden, OUTPUTS)
+        )
         # starts at the frontal pose, diag(1, -1, -1)
         self.register_buffer("frontal", torch.tensor([1.0, 0, 0, 0, -1.0, 0, 0, 0, 0, 0]))
 
@@ -53,7 +55,9 @@ class PoseLoss(nn.Module):
     def landmarks(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, 68, 3) mm from the face centre."""
         n = len(batch["identity"])
-        moved = batch["identity"] @ self.identity.flatten(1) + batch["expression"] @ self.expression.flatten(1)
+        moved = batch["identity"] @ self.identity.flatten(1) + batch[
+            "expression"
+        ] @ self.expression.flatten(1)
         return self.mean + moved.view(n, -1, 3)
 
     def forward(self, out: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -66,7 +70,10 @@ class PoseLoss(nn.Module):
         turned = (rotation - batch["rotation"]).square().sum((1, 2)).add(1e-6).sqrt()
         return {
             "rotation": (turned * w).sum() / total * 8,
-            "landmarks": (gap.square().sum(2).add(1e-8).sqrt().mean(1) * w).sum() / total * 100 * 0.5,
+            "landmarks": (gap.square().sum(2).add(1e-8).sqrt().mean(1) * w).sum()
+            / total
+            * 100
+            * 0.5,
             "place": ((place - batch["place"]).abs().sum(1) * w).sum() / total * 6,
             "face": F.binary_cross_entropy_with_logits(face, batch["face"]),
         }

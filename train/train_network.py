@@ -1,0 +1,362 @@
+"""Trains the foundation or the pose network; resumes where it was stopped.
+
+    python train/train_network.py pose --sets DIR --occluders DIR --run DIR --samples 500000
+    python train/train_network.py foundation ...
+
+The run's folder gets checkpoint.pt (everything needed to go on), log.jsonl and curves.png. On a
+GPU, and on CPUs with bfloat16 matrix units, the convolutions run in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from dataset import Data, SampleMaker, Samples, collate
+from foundation_network import FoundationLoss, FoundationNetwork, distance
+from networks import DLIB_MEAN, DLIB_STD, SETTINGS, ResidualNetwork, load_dlib
+from pose_network import PoseLoss, PoseNetwork, angle_between, project, rotation_of
+from torch import Tensor, nn
+
+from extreme3d_fast.camera import angles_from_rotation
+from extreme3d_fast.head_model import HeadModel
+
+
+def main() -> None:
+    options = arguments()
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options.run.mkdir(parents=True, exist_ok=True)
+    model = HeadModel.load()
+    data = Data(options.sets, validation=True)
+    network = build(options, model, data).to(device)
+    loss = criterion(options.task, model, data).to(device)
+    average = copy.deepcopy(network).eval()
+    rows = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": rows, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
+        lr=options.rate,
+    )
+    state = {"step": 0, "seconds": 0.0}
+    checkpoint = options.run / "checkpoint.pt"
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = saved["state"]
+        print(f"goes on from step {state['step']}", flush=True)
+    steps = options.samples // options.batch
+    samples = Samples(
+        options.sets, options.occluders, options.task, options.batch, state["step"], options.seed
+    )
+    loader = torch.utils.data.DataLoader(
+        samples,
+        batch_size=None,
+        num_workers=options.workers,
+        prefetch_factor=4 if options.workers else None,
+    )
+    judge = Validation(options, model, data, device)
+    sums: dict[str, list[float]] = defaultdict(list)
+    began, saved_at = time.time() - state["seconds"], time.time()
+    network.train()
+    for batch in loader:
+        if state["step"] >= steps:
+            break
+        progress = state["step"] / steps
+        rate = (
+            options.rate
+            * min(1.0, (state["step"] + 1) / 300)
+            * (0.5 + 0.5 * math.cos(math.pi * progress))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = max(rate, 0.01 * options.rate)
+        batch = {k: v.to(device) for k, v in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+            out = network(normalised(batch["image"]))
+        parts = loss(out, batch)
+        total = sum(parts.values())
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimizer.step()
+        state["step"] += 1
+        follow(average, network, min(0.999, (1 + state["step"]) / (10 + state["step"])))
+        for name, value in parts.items():
+            sums[name].append(float(value))
+        if state["step"] % options.every == 0 or state["step"] == steps:
+            state["seconds"] = time.time() - began
+            line = {"step": state["step"], "seconds": round(state["seconds"])}
+            line |= {k: round(float(np.mean(v)), 4) for k, v in sums.items()}
+            line |= judge(average)
+            sums.clear()
+            print(json.dumps(line), flush=True)
+            with (options.run / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            draw_curves(options.run)
+        if time.time() - saved_at > 120 or state["step"] == steps:
+            state["seconds"] = time.time() - began
+            save(checkpoint, network, average, optimizer, state, options)
+            saved_at = time.time()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=("pose", "foundation"))
+    parser.add_argument(
+        "--sets", type=Path, required=True, help="folder that labels.py and synthesis.py wrote"
+    )
+    parser.add_argument("--occluders", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and curves")
+    parser.add_argument("--samples", type=int, default=600_000, help="in all; sets the schedule")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--depth", default="dlib29", choices=SETTINGS)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--dlib", type=Path, help="weights of convert_dlib.py to start from")
+    parser.add_argument("--every", type=int, default=500, help="steps between validations")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    return parser.parse_args()
+
+
+def build(options: argparse.Namespace, model: HeadModel, data: Data) -> nn.Module:
+    """The network with its lazy layers made, ready to train."""
+    stages = 4 if options.task == "pose" and options.depth == "dlib29" else None
+    if options.dlib and options.depth == "dlib29" and options.width == 1.0:
+        backbone = load_dlib(options.dlib, stages=stages)
+    else:
+        backbone = ResidualNetwork(options.depth, width=options.width, stages=stages)
+    if options.task == "pose":
+        network: nn.Module = PoseNetwork(backbone)
+    else:
+        network = FoundationNetwork(
+            backbone, n_identity=model.n_identity, n_expression=model.n_expression
+        )
+    rng = np.random.default_rng(0)
+    maker = SampleMaker(data, options.occluders, options.task)
+    chosen = rng.choice(data.rows, 128)
+    images = normalised(collate([maker.make(rng, int(row)) for row in chosen])["image"])
+    with torch.no_grad():
+        if options.dlib:
+            measure_statistics(backbone, images)
+        network.eval()(images[:2])
+    if options.dlib and options.task == "foundation":
+        fc = torch.load(options.dlib, weights_only=True)["fc.weight"]
+        network.descriptor.load_state_dict({"weight": fc})
+    return network.to(memory_format=torch.channels_last)
+
+
+def measure_statistics(network: nn.Module, images: Tensor) -> None:
+    """Gives folded BatchNorm layers the statistics of their inputs, without changing the output."""
+
+    def hook(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3), unbiased=False)
+        gain = (layer.running_var + layer.eps).rsqrt() * layer.weight
+        layer.bias.data += gain * (mean - layer.running_mean)
+        layer.weight.data = gain * (variance + layer.eps).sqrt()
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+
+    hooks = [
+        m.register_forward_pre_hook(hook)
+        for m in network.modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
+    network.eval()(images)
+    for handle in hooks:
+        handle.remove()
+
+
+def criterion(task: str, model: HeadModel, data: Data) -> nn.Module:
+    if task == "pose":
+        return PoseLoss(model)
+    known = np.isfinite(data.descriptor[:, 0])
+    mean = data.descriptor[known].mean(0) if known.any() else np.zeros(data.descriptor.shape[1])
+    return FoundationLoss(model, mean.astype(np.float32))
+
+
+def normalised(images: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 RGB to what the networks take."""
+    mean = torch.tensor(DLIB_MEAN, device=images.device)
+    x = (images.float() - mean) / DLIB_STD
+    return x.permute(0, 3, 1, 2)  # in memory still channels last
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if a.dtype.is_floating_point:
+            a.lerp_(b, 1 - decay)
+        else:
+            a.copy_(b)
+
+
+def save(path: Path, network, average, optimizer, state, options) -> None:
+    new = path.with_suffix(".new")
+    settings = {k: str(v) for k, v in vars(options).items()}
+    torch.save(
+        {
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "state": state,
+            "settings": settings,
+        },
+        new,
+    )
+    new.replace(path)
+
+
+class Validation:
+    """Errors on held-out photos, with the jitter of a second look, clean."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        model: HeadModel,
+        data: Data,
+        device: torch.device,
+        count: int = 900,
+    ):
+        self.task, self.data, self.device, self.bf16 = options.task, data, device, options.bf16
+        rng = np.random.default_rng(7)
+        maker = SampleMaker(data, options.occluders, "validation")
+        rows = data.rows
+        if options.task == "foundation":
+            rows = rows[data.kind[rows] != "profiles"]
+        turned = np.abs(data.rotation[rows][:, 0, 2]) > 0.5
+        chosen = np.concatenate(
+            [
+                rng.permutation(rows[turned])[: count // 3],
+                rng.permutation(rows[~turned])[: count // 3 * 2],
+            ]
+        )
+        if options.task == "foundation":
+            persons = rows[np.array([str(n).startswith("youtube") for n in data.name[rows]], bool)]
+            chosen = np.unique(np.concatenate([chosen, persons]))
+        self.batch = collate([maker.make_clean(rng, int(row)) for row in chosen])
+        self.real = torch.tensor(data.real[chosen])
+        self.persons = data.person[chosen]
+        self.names = data.name[chosen]
+        self.loss = criterion(options.task, model, data).to(device)
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module) -> dict[str, float]:
+        network.eval()
+        outs = []
+        for part in self.batch["image"].split(64):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                outs.append(network(normalised(part.to(self.device))))
+        return self.pose(outs) if self.task == "pose" else self.foundation(outs)
+
+    def pose(self, outs: list[Tensor]) -> dict[str, float]:
+        out = torch.cat(outs).float().cpu()
+        b = self.batch
+        rotation = rotation_of(out[:, :6])
+        angle = angle_between(rotation, b["rotation"])
+        loss = self.loss.cpu()
+        points = loss.landmarks(b)
+        gap = project(rotation, out[:, 6:9], points) - project(b["rotation"], b["place"], points)
+        gap = gap.square().sum(2).sqrt().mean(1) * 100
+        yaw = torch.tensor([abs(turn_of(r)) for r in b["rotation"].numpy()])
+        result = {}
+        for kind, here in (("real", self.real), ("synthetic", ~self.real)):
+            for low, high in ((0, 30), (30, 60), (60, 180)):
+                bin_ = here & (yaw >= low) & (yaw < high) & (b["weights"][:, 2] > 0.3)
+                if bin_.sum() > 3:
+                    result[f"{kind}_{low}"] = [
+                        round(float(angle[bin_].mean()), 2),
+                        round(float(gap[bin_].mean()), 2),
+                    ]
+        return result
+
+    def foundation(self, outs: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        identity, expression, descriptor = (torch.cat(x).float().cpu() for x in zip(*outs))
+        b, loss = self.batch, self.loss.cpu()
+        result = {}
+        for kind, here in (("real", self.real), ("synthetic", ~self.real)):
+            for name, got, basis, k in (
+                ("identity", identity, loss.identity_mm, 0),
+                ("expression", expression, loss.expression_mm, 1),
+            ):
+                good = here & (b["weights"][:, k] > 0.5)
+                if good.any():
+                    result[f"{kind}_{name}_mm"] = round(
+                        float(distance(got[good] - b[name][good], basis).mean()), 3
+                    )
+                    if kind == "synthetic" or name == "identity":
+                        result[f"{kind}_{name}_zero"] = round(
+                            float(distance(b[name][good], basis).mean()), 3
+                        )
+        video = np.array([str(n).startswith("youtube") for n in self.names])
+        if video.sum() > 10:
+            for name, rows in (
+                ("alpha", identity),
+                ("descriptor", descriptor - self.loss.mean_descriptor),
+                ("label", b["identity"]),
+            ):
+                result[f"auc_{name}"] = round(auc(rows.numpy()[video], self.persons[video]), 4)
+        return result
+
+
+def turn_of(rotation: np.ndarray) -> float:
+    """Yaw in degrees, up to 180."""
+    x, _, z = rotation[:, 2]
+    return (
+        math.degrees(math.atan2(x, -z))
+        if abs(z) + abs(x) > 1e-6
+        else angles_from_rotation(rotation)[0]
+    )
+
+
+def auc(rows: np.ndarray, persons: np.ndarray) -> float:
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    i, j = np.triu_indices(len(rows), 1)
+    score, same = (unit[i] * unit[j]).sum(1), persons[i] == persons[j]
+    order = np.argsort(score)
+    rank = np.empty(len(order))
+    rank[order] = np.arange(1, len(order) + 1)
+    n = same.sum()
+    return float((rank[same].sum() - n * (n + 1) / 2) / (n * (len(same) - n)))
+
+
+def draw_curves(run: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    names = [k for k in lines[-1] if k not in ("step", "seconds")]
+    columns = 4
+    figure, axes = pyplot.subplots(
+        math.ceil(len(names) / columns),
+        columns,
+        figsize=(16, 3 * math.ceil(len(names) / columns)),
+        squeeze=False,
+    )
+    for axis, name in zip(axes.flat, names):
+        axis.plot([x["step"] for x in lines if name in x], [x[name] for x in lines if name in x])
+        axis.set_title(name)
+    figure.tight_layout()
+    figure.savefig(run / "curves.png", dpi=60)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
