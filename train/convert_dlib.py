@@ -153,8 +153,10 @@ class ChannelsLast(nn.Module):
         return self.model(image.permute(0, 3, 1, 2))
 
 
-def export(model: nn.Module, path: Path, size: int, output: str, metadata: dict[str, str]) -> None:
-    """Writes a model as ONNX: `image` (N, size, size, 3) in, one output, dynamic batch.
+def export(
+    model: nn.Module, path: Path, size: int, outputs: list[str], metadata: dict[str, str]
+) -> None:
+    """Writes a model as ONNX: `image` (N, size, size, 3) in, these outputs, dynamic batch.
 
     BatchNorm layers are folded into the convolutions before them.
     """
@@ -165,8 +167,8 @@ def export(model: nn.Module, path: Path, size: int, output: str, metadata: dict[
             (torch.zeros(2, size, size, 3),),
             str(path),
             input_names=["image"],
-            output_names=[output],
-            dynamic_axes={"image": {0: "N"}, output: {0: "N"}},
+            output_names=outputs,
+            dynamic_axes={name: {0: "N"} for name in ["image", *outputs]},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -205,7 +207,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), options.out / "dlib.pt")
     path = options.out / "dlib.onnx"
-    export(model, path, SIDE, "descriptor", METADATA)
+    export(model, path, SIDE, ["descriptor"], METADATA)
     count = sum(parameter.numel() for parameter in model.parameters())
     report = {"file": path.name, "bytes": path.stat().st_size, "parameters": count}
     if options.photos:

@@ -1,23 +1,38 @@
-"""Viewpoint: the square that the networks look at, and how six numbers in it give a pose (§3).
+"""Viewpoint: the square that the networks look at, and the pose network that reads it (paper §3).
 
-The networks see a square of `SIDE_MM` round the middle of the face, seen by a pinhole of a nominal
-focal length in its middle. A pose is then a rotation and where, and how large, that middle appears.
+The networks see a square of `SIDE_MM` round the middle of the face, as a pinhole of a nominal focal
+length sees it that looks at that middle. A pose is then a rotation, where the middle of the face is,
+and how large it appears.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.camera import Camera
+from extreme3d_fast.camera import Camera, rotation_from_vector
+from extreme3d_fast.detect import UInt8, check_image, warp_similarity
+from extreme3d_fast.session import Session
 
-__all__ = ["FACE_CENTER", "FOCAL_SIDES", "SIDE_MM", "HeadSquare", "head_square", "network_camera"]
+__all__ = [
+    "FACE_CENTER",
+    "FOCAL_SIDES",
+    "SIDE_MM",
+    "HeadSquare",
+    "PoseEstimate",
+    "PoseNetwork",
+    "head_square",
+    "network_crop",
+]
 
 Float64 = npt.NDArray[np.float64]
 
+ASSETS = Path(__file__).parent / "assets"
 #: Point of the head frame, mm, that the square is centred on: inside the head, so that the face
 #: stays in the square however it is turned.
 FACE_CENTER = np.array([0.0, -13.0, 60.0])
@@ -25,6 +40,7 @@ FACE_CENTER = np.array([0.0, -13.0, 60.0])
 SIDE_MM = 200.0
 #: Nominal focal length in sides of the square: the head is then 640 mm away.
 FOCAL_SIDES = 3.2
+BATCH = 16  # crops per run: more does not run faster, and bounds memory
 
 
 class HeadSquare(NamedTuple):
@@ -36,16 +52,94 @@ class HeadSquare(NamedTuple):
 
     def square_from_image(self, size: float = 1.0) -> Float64:
         """(3, 3) similarity from px of the image to a square of `size` px with corner (0, 0)."""
-        cos, sin = math.cos(self.roll), math.sin(self.roll)
         matrix = np.eye(3)
-        matrix[:2, :2] = size / self.side * np.array([[cos, sin], [-sin, cos]])
+        matrix[:2, :2] = size / self.side * _turn(-self.roll)
         matrix[:2, 2] = size / 2 - matrix[:2, :2] @ self.center
         return matrix
 
 
-def network_camera(size: int) -> Camera:
-    """The nominal camera of a network crop of `size` px."""
-    return Camera(FOCAL_SIDES * size, FOCAL_SIDES * size, size / 2, size / 2, size, size)
+class PoseEstimate(NamedTuple):
+    """What the pose network says of one face."""
+
+    square: HeadSquare  #: the canonical square of this pose: where to look next
+    rotation: Float64  #: (3, 3) camera_from_head in a camera upright with that square, towards it
+    confidence: float  #: in [0, 1]: how well the crop that was looked at sits on a face
+
+    def camera_in(self, crop_from_image: npt.ArrayLike, size: int) -> tuple[Camera, Float64]:
+        """The pose as seen in a crop of the photo.
+
+        Args:
+            crop_from_image: (3, 3) similarity of px.
+            size: side of the crop, px.
+
+        Returns:
+            A camera whose principal point is the face centre, and camera_from_head (4, 4).
+        """
+        crop = np.asarray(crop_from_image, np.float64)
+        scale = math.sqrt(abs(np.linalg.det(crop[:2, :2])))
+        roll = math.atan2(crop[1, 0], crop[0, 0]) + self.square.roll
+        center = crop[:2, :2] @ self.square.center + crop[:2, 2]
+        focal = FOCAL_SIDES * self.square.side * scale
+        camera_from_head = np.eye(4)
+        camera_from_head[:3, :3] = rotation_from_vector([0.0, 0.0, roll]) @ self.rotation
+        camera_from_head[:3, 3] = [0.0, 0.0, FOCAL_SIDES * SIDE_MM]
+        camera_from_head[:3, 3] -= camera_from_head[:3, :3] @ FACE_CENTER
+        return Camera(
+            focal, focal, float(center[0]), float(center[1]), size, size
+        ), camera_from_head
+
+
+class PoseNetwork:
+    """Reads the viewpoint of a head from a crop.
+
+    Args:
+        path: ONNX file; None is the built-in network.
+        threads: at least 1.
+
+    Raises:
+        InvalidModelFile: the file is damaged or another network.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
+        self._session = Session(path or ASSETS / "pose.onnx", threads=threads)
+        self.size = network_size(self._session)
+        self._session.expect(
+            inputs={"image": (None, self.size, self.size, 3)}, outputs={"pose": (None, 10)}
+        )
+
+    def estimate(self, photo: UInt8, squares: Sequence[HeadSquare]) -> list[PoseEstimate]:
+        """Looks at each square of a photo.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            squares: where to look; the network copes with a third of a side and 30 degrees, but is
+                best where the square is the pose's own: look twice.
+
+        Returns:
+            One estimate per square.
+
+        Raises:
+            InvalidImage: wrong dtype or shape of the photo.
+        """
+        check_image(photo)
+        found = []
+        for start in range(0, len(squares), BATCH):
+            batch = squares[start : start + BATCH]
+            crops = np.stack([network_crop(photo, square, self.size) for square in batch])
+            rows = self._session.run({"image": crops})["pose"].astype(np.float64)
+            found += [_decoded(row, square) for row, square in zip(rows, batch, strict=True)]
+        return found
+
+
+def network_crop(photo: UInt8, square: HeadSquare, size: int) -> npt.NDArray[np.float32]:
+    """(size, size, 3) float32 RGB in [0, 255]; the network subtracts its own mean."""
+    return warp_similarity(photo, square.square_from_image(size), size).astype(np.float32)
+
+
+def network_size(session: Session) -> int:
+    """Side in px of the crop that a network takes."""
+    shape = next(iter(session.inputs.values()))
+    return shape[1] or 0 if len(shape) == 4 else 0
 
 
 def head_square(camera: Camera, camera_from_head: npt.ArrayLike) -> HeadSquare:
@@ -61,8 +155,30 @@ def head_square(camera: Camera, camera_from_head: npt.ArrayLike) -> HeadSquare:
     """
     pose = np.asarray(camera_from_head, np.float64)
     center = pose[:3, :3] @ FACE_CENTER + pose[:3, 3]
-    up = pose[:2, 1]
-    roll = math.atan2(up[0], -up[1]) if np.hypot(*up) > 1e-6 else 0.0
-    return HeadSquare(
-        np.asarray(camera.project(center), np.float64), SIDE_MM * camera.fx / center[2], roll
-    )
+    middle = np.asarray(camera.project(center), np.float64)
+    return HeadSquare(middle, SIDE_MM * camera.fx / float(center[2]), _upright(pose))
+
+
+def _decoded(row: Float64, square: HeadSquare) -> PoseEstimate:
+    """Rotation columns, place in sides, log distance and logit of one crop; see train/."""
+    first = row[:3] / np.linalg.norm(row[:3])
+    second = row[3:6] - first @ row[3:6] * first
+    second /= np.linalg.norm(second)
+    rotation = np.stack([first, second, np.cross(first, second)], 1)
+    roll = _upright(rotation)
+    center = square.center + square.side * (_turn(square.roll) @ row[6:8])
+    side = square.side * math.exp(-float(np.clip(row[8], -3, 3)))
+    upright = rotation_from_vector([0.0, 0.0, -roll]) @ rotation
+    confidence = 1 / (1 + math.exp(-float(np.clip(row[9], -80, 80))))
+    return PoseEstimate(HeadSquare(center, side, square.roll + roll), upright, confidence)
+
+
+def _upright(camera_from_head: Float64) -> float:
+    """Radians that the head's up axis leans clockwise in the image; 0 where it points at us."""
+    x, y = camera_from_head[:2, 1]
+    return math.atan2(x, -y) if math.hypot(x, y) > 1e-6 else 0.0
+
+
+def _turn(angle: float) -> Float64:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])

@@ -1,0 +1,69 @@
+"""Finds a face where the detector finds none (true profiles, covered faces): by the pose network.
+
+The network knows how well the square it looks at sits on a face, and where a better one is. Squares
+of several sizes are laid over the photo; the best ones are followed until they settle.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from extreme3d_fast.detect import shrink_to
+from extreme3d_fast.pose import HeadSquare, PoseEstimate, PoseNetwork
+
+__all__ = ["MIN_CONFIDENCE", "follow", "localize"]
+
+#: Photos and textures without a face stay below (see docs/foundation.md).
+MIN_CONFIDENCE = 0.6
+# Sides of the squares to try, in units of the photo's smaller side, and their distance in sides:
+# the network reads faces up to a third of a side away, and half or twice the size.
+SIDES = ((1.25, 0.8, 0.5), (0.32, 0.2))  # the second only if the first find nothing
+STRIDE = 0.45
+SEARCH_SIDE = 640  # px: larger photos are searched at this size
+CANDIDATES = 4  # squares that are followed
+LOOKS = 3  # until a followed square has settled
+
+
+def localize(photo: npt.NDArray[np.uint8], network: PoseNetwork) -> PoseEstimate | None:
+    """The face that the pose network is surest of, or None.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        network: the pose network.
+    """
+    small, scale = shrink_to(photo, SEARCH_SIDE)
+    for sides in SIDES:
+        estimates = network.estimate(small, _squares(small.shape[1], small.shape[0], sides))
+        estimates.sort(key=lambda estimate: -estimate.confidence)
+        followed = [follow(small, network, e.square, LOOKS) for e in estimates[:CANDIDATES]]
+        best = max(followed, key=lambda estimate: estimate.confidence)
+        if best.confidence >= MIN_CONFIDENCE:
+            center, side, roll = best.square
+            return best._replace(square=HeadSquare(center / scale, side / scale, roll))
+    return None
+
+
+def follow(
+    photo: npt.NDArray[np.uint8], network: PoseNetwork, square: HeadSquare, looks: int
+) -> PoseEstimate:
+    """Looks at a square, then where that look says the face is, and so on."""
+    estimate = network.estimate(photo, [square])[0]
+    for _ in range(looks - 1):
+        estimate = network.estimate(photo, [estimate.square])[0]
+    return estimate
+
+
+def _squares(width: int, height: int, sides: tuple[float, ...]) -> list[HeadSquare]:
+    """Squares with `sides` in units of the photo's smaller side, evenly laid over it."""
+    squares = []
+    for share in sides:
+        side = share * min(width, height)
+        rows, columns = (
+            np.linspace(0, length, 1 + max(1, math.ceil(length / (STRIDE * side))) + 1)[1:-1]
+            for length in (height, width)
+        )
+        squares += [HeadSquare(np.array([x, y]), side, 0.0) for y in rows for x in columns]
+    return squares

@@ -1,0 +1,152 @@
+"""Writes a trained network as the ONNX file that the package ships.
+
+    python train/export_network.py RUN/checkpoint.pt --out python/extreme3d_fast/assets
+
+The averaged weights are stored as 8-bit integers with one scale per output channel and turned back
+into float32 when the file is loaded: a quarter of the size, and the computation stays float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from convert_dlib import export
+from dataset import NETWORK_SIZE
+from foundation_network import FoundationNetwork
+from networks import DLIB_MEAN, DLIB_STD, ResidualNetwork
+from onnx import numpy_helper
+from pose_network import PoseNetwork
+from torch import Tensor, nn
+
+from extreme3d_fast.head_model import HeadModel
+
+OUTPUTS = {"pose": ["pose"], "foundation": ["identity", "expression"]}
+CROP_RULE = "square of 200 mm round the face centre, upright with the head; extreme3d_fast.pose"
+SOURCES = (
+    "trained from dlib's face recognition network (CC0) on CelebAMask-HQ, UTKFace, YouTube Faces, "
+    "FASSEG and web photos of masked people, and on renderings of the CC0 head model"
+)
+LICENCE = "weights under Apache-2.0; the photos they learned from are for non-commercial research"
+
+
+class Shipped(nn.Module):
+    """Takes pixels (0 to 255), leaves out what only training needs."""
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__()
+        self.network, self.count = network, count
+        self.register_buffer("mean", torch.tensor(DLIB_MEAN).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out = self.network((image - self.mean) / DLIB_STD)
+        return out if self.count == 1 else out[: self.count]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--version", default="1")
+    options = parser.parse_args()
+    saved = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
+    settings = saved["settings"]
+    task = settings["task"]
+    network = make(settings)
+    network.load_state_dict(saved["average"])
+    names = OUTPUTS[task]
+    path = options.out / f"{task}.onnx"
+    metadata = {
+        "name": task,
+        "version": options.version,
+        "input_size": str(NETWORK_SIZE),
+        "colour_order": "RGB",
+        "mean": "0",
+        "std": "1",
+        "crop_rule": CROP_RULE,
+        "source": SOURCES,
+        "licence": LICENCE,
+        "samples": str(saved["state"]["step"] * int(settings["batch"])),
+    }
+    shipped = Shipped(network, len(names)).eval()
+    export(shipped, path, NETWORK_SIZE, names, metadata)
+    shrink_weights(path)
+    print(
+        json.dumps(
+            {"file": path.name, "bytes": path.stat().st_size, **compare(shipped, path, names)}
+        )
+    )
+
+
+def make(settings: dict[str, str]) -> nn.Module:
+    """The network of a run, with random weights."""
+    task, depth, width = settings["task"], settings["depth"], float(settings["width"])
+    stages = 4 if task == "pose" and depth == "dlib29" else None
+    backbone = ResidualNetwork(depth, width=width, stages=stages)
+    model = HeadModel.load()
+    network = (
+        PoseNetwork(backbone)
+        if task == "pose"
+        else FoundationNetwork(
+            backbone, n_identity=model.n_identity, n_expression=model.n_expression
+        )
+    )
+    network.eval()
+    with torch.no_grad():
+        network(torch.zeros(1, 3, NETWORK_SIZE, NETWORK_SIZE))  # makes the lazy layers
+    return network
+
+
+def shrink_weights(path: Path, smallest: int = 2048) -> None:
+    """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading."""
+    model = onnx.load(path)
+    graph, nodes = model.graph, []
+    users = {name: (node, node.input.index(name)) for node in graph.node for name in node.input}
+    for tensor in list(graph.initializer):
+        weights = numpy_helper.to_array(tensor)
+        if weights.dtype != np.float32 or weights.size < smallest or weights.ndim < 2:
+            continue
+        node, _ = users[tensor.name]
+        transposed = any(a.name == "transB" and a.i == 1 for a in node.attribute)
+        rows = node.op_type == "Conv" or transposed  # output channels first
+        axes = tuple(range(1, weights.ndim)) if rows else tuple(range(weights.ndim - 1))
+        scale = np.maximum(np.abs(weights).max(axes, keepdims=True) / 127, 1e-12).astype(np.float32)
+        whole = np.rint(weights / scale).astype(np.int8)
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(whole, f"{name}_int8"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        nodes.append(
+            onnx.helper.make_node(
+                "Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT
+            )
+        )
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def compare(network: nn.Module, path: Path, names: list[str]) -> dict[str, float]:
+    """Largest difference per output between the file and the network in float32."""
+    images = np.random.default_rng(0).uniform(0, 255, (4, NETWORK_SIZE, NETWORK_SIZE, 3))
+    images = images.astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(names, {"image": images})
+    with torch.no_grad():
+        want = network(torch.from_numpy(images).permute(0, 3, 1, 2))
+    want = [want] if isinstance(want, Tensor) else want
+    return {
+        f"max_difference_{n}": round(float(np.abs(g - w.numpy()).max()), 5)
+        for n, g, w in zip(names, got, want, strict=True)
+    }
+
+
+if __name__ == "__main__":
+    main()
