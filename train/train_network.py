@@ -65,6 +65,8 @@ def main() -> None:
         batch_size=None,
         num_workers=options.workers,
         prefetch_factor=4 if options.workers else None,
+        # a forked worker would wait for the threads of this process's BLAS
+        multiprocessing_context="spawn" if options.workers else None,
     )
     judge = Validation(options, model, data, device)
     sums: dict[str, list[float]] = defaultdict(list)
