@@ -16,8 +16,9 @@ class Settings:
 
     With `plain_skip` it is dlib's kind: no parameters in the skips (where the size changes, they
     average and pad with zeros, in channels and in space), and stems and strided convolutions do not
-    pad. Without, it is the kind trained on ImageNet (He et al., CVPR 2016; as in torchvision the
-    3x3 convolution of a bottleneck has the stride), with torchvision's names.
+    pad. Without, it is the kind trained on ImageNet (He et al., CVPR 2016), with torchvision's
+    names and, unless `caffe` is set, its two changes: the 3x3 convolution of a bottleneck has the
+    stride instead of the first 1x1, and the pooling after the stem pads on all sides.
     """
 
     channels: tuple[int, ...]  # inside the blocks, per stage
@@ -26,6 +27,7 @@ class Settings:
     stem: int = 64  # channels
     expansion: int = 1  # 4: bottleneck blocks, which give 4x their channels
     plain_skip: bool = False
+    caffe: bool = False
 
 
 IMAGENET = (64, 128, 256, 512)
@@ -35,6 +37,7 @@ SETTINGS = {
     "resnet34": Settings(IMAGENET, (3, 4, 6, 3)),
     "resnet50": Settings(IMAGENET, (3, 4, 6, 3), expansion=4),
     "resnet101": Settings(IMAGENET, (3, 4, 23, 3), expansion=4),
+    "resnet101_caffe": Settings(IMAGENET, (3, 4, 23, 3), expansion=4, caffe=True),
 }
 DLIB_MEAN = (122.782, 117.001, 104.298)  # RGB
 DLIB_STD = 256.0
@@ -68,7 +71,9 @@ class ResidualNetwork(nn.Module):
         padding = 0 if settings.plain_skip else 1
         self.conv1 = nn.Conv2d(3, inside, 7, 2, 3 * padding, bias=False)
         self.bn1 = nn.BatchNorm2d(inside)
-        self.maxpool = nn.MaxPool2d(3, 2, padding)
+        self.maxpool = nn.MaxPool2d(
+            3, 2, 0 if settings.caffe else padding, ceil_mode=settings.caffe
+        )
         self.stages = [f"layer{stage + 1}" for stage in range(count)]
         self.stage_channels = []
         for stage, name in enumerate(self.stages):
@@ -81,7 +86,8 @@ class ResidualNetwork(nn.Module):
                 elif settings.expansion == 1:
                     blocks.append(BasicBlock(inside, channels, stride))
                 else:
-                    blocks.append(Bottleneck(inside, channels, stride, settings.expansion))
+                    strides = (stride, 1) if settings.caffe else (1, stride)
+                    blocks.append(Bottleneck(inside, channels, strides, settings.expansion))
                 inside = channels * settings.expansion
             self.stage_channels.append(inside)
             self.add_module(name, nn.Sequential(*blocks))
@@ -138,18 +144,20 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two of 1x1."""
+    """A 3x3 convolution between two of 1x1; the strides are those of the first two."""
 
-    def __init__(self, before: int, channels: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, before: int, channels: int, strides: tuple[int, int], expansion: int
+    ) -> None:
         super().__init__()
         after = channels * expansion
-        self.conv1 = nn.Conv2d(before, channels, 1, bias=False)
+        self.conv1 = nn.Conv2d(before, channels, 1, strides[0], bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, strides[1], 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, after, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(after)
-        self.downsample = skip(before, after, stride)
+        self.downsample = skip(before, after, max(strides))
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
