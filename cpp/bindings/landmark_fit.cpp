@@ -72,13 +72,24 @@ py::dict as_dict(LandmarkFit&& fit) {
 
 py::dict fit(const LandmarkFitter& fitter, const F32& points, const F32& weights,
              const LandmarkFitOptions& options, const std::optional<F32>& directions,
-             const std::optional<F32>& depth, const std::optional<F32>& depth_weights,
-             int threads) {
+             const std::optional<F32>& depth, const std::optional<F32>& depth_weights, int threads,
+             const std::optional<F32>& identity, const std::optional<F32>& identity_sigma,
+             const std::optional<F32>& expression, const std::optional<F32>& expression_sigma,
+             const std::optional<F32>& camera_from_head, float rotation_sigma) {
+  const auto optional = [](const std::optional<F32>& a, const char* name) {
+    return a ? view<float>(*a, name) : View<const float>{nullptr, 0};
+  };
+  Rigid pose{};
+  if (camera_from_head) pose = rigid(*camera_from_head, "camera_from_head");
+  const LandmarkPrior prior{
+      optional(identity, "identity"),     optional(identity_sigma, "identity_sigma"),
+      optional(expression, "expression"), optional(expression_sigma, "expression_sigma"),
+      camera_from_head ? &pose : nullptr, rotation_sigma};
   const auto seen = observations(points, weights, directions, depth, depth_weights);
   LandmarkFit result;
   {
     py::gil_scoped_release nogil;
-    result = fitter.fit(seen, options, threads);
+    result = fitter.fit(seen, options, threads, prior);
   }
   return as_dict(std::move(result));
 }
@@ -134,7 +145,13 @@ void bind_landmark_fit(py::module_& m) {
       .def("fit", &fit, py::arg("points").noconvert(), py::arg("weights").noconvert(),
            py::arg("options"), py::kw_only(), py::arg("directions").noconvert() = py::none(),
            py::arg("depth").noconvert() = py::none(),
-           py::arg("depth_weights").noconvert() = py::none(), py::arg("threads") = 1)
+           py::arg("depth_weights").noconvert() = py::none(), py::arg("threads") = 1,
+           py::arg("identity").noconvert() = py::none(),
+           py::arg("identity_sigma").noconvert() = py::none(),
+           py::arg("expression").noconvert() = py::none(),
+           py::arg("expression_sigma").noconvert() = py::none(),
+           py::arg("camera_from_head").noconvert() = py::none(), py::arg("rotation_sigma") = 0.f,
+           "identity to rotation_sigma: prior means, deviations (rotation in radians) and start.")
       .def("linearise", &linearise, py::arg("points").noconvert(), py::arg("weights").noconvert(),
            py::arg("options"), py::kw_only(), py::arg("identity").noconvert(),
            py::arg("expression").noconvert(), py::arg("camera_from_head").noconvert(),
@@ -149,7 +166,8 @@ void bind_landmark_fit(py::module_& m) {
          const std::optional<F32>& directions, const std::optional<F32>& depth,
          const std::optional<F32>& depth_weights, int threads) {
         const LandmarkFitter fitter(basis_of(mean, identity, expression));
-        return fit(fitter, points, weights, options, directions, depth, depth_weights, threads);
+        return fit(fitter, points, weights, options, directions, depth, depth_weights, threads, {},
+                   {}, {}, {}, {}, 0.f);
       },
       py::arg("mean").noconvert(), py::arg("identity").noconvert(),
       py::arg("expression").noconvert(), py::arg("points").noconvert(),

@@ -45,6 +45,12 @@ Mat rotation_exp(const Vec& w) {
   return Eigen::AngleAxisf(angle, w / angle).toRotationMatrix();
 }
 
+// Rotation vector, at most half a turn; the inverse of rotation_exp.
+Eigen::Vector3d rotation_log(const Mat& R) {
+  const Eigen::AngleAxisd turn(Eigen::Quaterniond(R.cast<double>()).normalized());
+  return turn.angle() * turn.axis();
+}
+
 struct State {
   VectorXf coefficients;  // (K + E): α then η
   Mat R;                  // camera_from_head
@@ -171,12 +177,19 @@ struct LandmarkFitter::Impl {
     std::vector<float> share;  // (L,) part of each landmark in the mean depth, sums to 1
     float mean_depth;          // Σ share z, px
     MatrixXf mean_basis;       // (K + E, 3) Σ share basis
+    VectorXf prior_mean;       // (K + E)
+    VectorXd prior_weight;     // (K + E) 1/sigma²
+    const Rigid* start;        // pose, or null
+    Mat prior_rotation;
+    double rotation_weight;  // 1/rad², 0: no prior
 
     Vec2 direction(int l) const { return seen.directions.n ? seen.directions[l] : Vec2{1.f, 0.f}; }
   };
 
-  Problem prepare(const LandmarkObservations& seen, const LandmarkFitOptions& options) const {
-    Problem p{seen, options, false, {}, 0.f, {}};
+  Problem prepare(const LandmarkObservations& seen, const LandmarkFitOptions& options,
+                  const LandmarkPrior& prior) const {
+    Problem p{seen, options, false, {}, 0.f, {}, {}, {}, nullptr, Mat::Identity(), 0.0};
+    set_prior(prior, p);
     if (seen.depth.n == 0) return p;
     double total = 0.0;
     for (int l = 0; l < L; ++l) total += double(seen.depth_weights[l]) * seen.depth_weights[l];
@@ -193,6 +206,25 @@ struct LandmarkFitter::Impl {
     }
     p.mean_depth = static_cast<float>(mean_depth);
     return p;
+  }
+
+  void set_prior(const LandmarkPrior& prior, Problem& p) const {
+    const auto& o = p.options;
+    const auto weight = [](double sigma) { return 1.0 / (sigma * sigma); };
+    p.prior_mean = VectorXf::Zero(K + E);
+    p.prior_weight.resize(K + E);
+    p.prior_weight.head(K).setConstant(weight(o.identity_sigma));
+    p.prior_weight.tail(E).setConstant(weight(o.expression_sigma));
+    for (int k = 0; k < prior.identity.n; ++k) p.prior_mean[k] = prior.identity[k];
+    for (int e = 0; e < prior.expression.n; ++e) p.prior_mean[K + e] = prior.expression[e];
+    for (int k = 0; k < prior.identity_sigma.n; ++k)
+      p.prior_weight[k] = weight(prior.identity_sigma[k]);
+    for (int e = 0; e < prior.expression_sigma.n; ++e)
+      p.prior_weight[K + e] = weight(prior.expression_sigma[e]);
+    if (!prior.camera_from_head) return;
+    p.start = prior.camera_from_head;
+    for (int i = 0; i < 9; ++i) p.prior_rotation(i / 3, i % 3) = p.start->R[i];
+    if (prior.rotation_sigma > 0.f) p.rotation_weight = weight(prior.rotation_sigma);
   }
 
   // Camera-frame landmarks without and with translation, and their mean depth.
@@ -233,22 +265,28 @@ struct LandmarkFitter::Impl {
     return true;
   }
 
-  double prior_cost(const LandmarkFitOptions& o, const State& s) const {
-    double cost = 0.5 * s.coefficients.head(K).cast<double>().squaredNorm() /
-                  (double(o.identity_sigma) * o.identity_sigma);
-    cost += 0.5 * s.coefficients.tail(E).cast<double>().squaredNorm() /
-            (double(o.expression_sigma) * o.expression_sigma);
+  double prior_cost(const Problem& p, const State& s) const {
+    const auto& o = p.options;
+    const VectorXd away = (s.coefficients - p.prior_mean).cast<double>();
+    double cost = 0.5 * away.cwiseAbs2().dot(p.prior_weight);
     if (o.focal_log_sigma > 0.f) {
       const double e = std::log(double(s.focal) / o.focal) / o.focal_log_sigma;
       cost += 0.5 * e * e;
     }
+    if (p.rotation_weight > 0.0)
+      cost += 0.5 * p.rotation_weight * rotation_away(p, s).squaredNorm();
     return cost;
+  }
+
+  // Turn from the prior's rotation, camera axes. Its own gradient in a further turn is itself.
+  static Eigen::Vector3d rotation_away(const Problem& p, const State& s) {
+    return rotation_log(s.R * p.prior_rotation.transpose());
   }
 
   // Infinite where a landmark is not in front of the camera.
   double cost(const Problem& p, const State& s, const Placed& placed) const {
     if (!in_front(s, placed)) return std::numeric_limits<double>::infinity();
-    double total = prior_cost(p.options, s);
+    double total = prior_cost(p, s);
     for (int l = 0; l < L; ++l) {
       const Vec r = residual(p, s, placed, l, nullptr);
       total += huber_loss(r.head<2>().norm(), p.options.huber) +
@@ -350,20 +388,24 @@ struct LandmarkFitter::Impl {
   }
 
   // Adds the priors at this state; order [α, pose, η] or [pose].
-  void add_priors(const LandmarkFitOptions& o, const State& s, bool pose_only, Normal& N) const {
+  void add_priors(const Problem& p, const State& s, bool pose_only, Normal& N) const {
+    const auto& o = p.options;
     const int pose = pose_only ? 0 : K;
     if (o.focal_log_sigma > 0.f) {
       const double w = 1.0 / (double(o.focal_log_sigma) * o.focal_log_sigma);
       N.H(pose + 6, pose + 6) += w;
       N.g[pose + 6] += w * std::log(double(s.focal) / o.focal);
     }
+    if (p.rotation_weight > 0.0) {
+      N.H.diagonal().segment<3>(pose).array() += p.rotation_weight;
+      N.g.segment<3>(pose) += p.rotation_weight * rotation_away(p, s);
+    }
     if (pose_only) return;
-    const double wi = 1.0 / (double(o.identity_sigma) * o.identity_sigma);
-    const double we = 1.0 / (double(o.expression_sigma) * o.expression_sigma);
-    N.H.diagonal().head(K).array() += wi;
-    N.g.head(K) += wi * s.coefficients.head(K).cast<double>();
-    N.H.diagonal().tail(E).array() += we;
-    N.g.tail(E) += we * s.coefficients.tail(E).cast<double>();
+    const VectorXd away = (s.coefficients - p.prior_mean).cast<double>();
+    N.H.diagonal().head(K) += p.prior_weight.head(K);
+    N.g.head(K) += p.prior_weight.head(K).cwiseProduct(away.head(K));
+    N.H.diagonal().tail(E) += p.prior_weight.tail(E);
+    N.g.tail(E) += p.prior_weight.tail(E).cwiseProduct(away.tail(E));
   }
 
   State moved(const LandmarkFitOptions& o, const State& s, const VectorXd& step,
@@ -410,7 +452,7 @@ struct LandmarkFitter::Impl {
     VectorXd step;
     for (int it = 0; it < iterations && !d.converged; ++it) {
       Normal N = normal_equations(p, s, placed, pose_only, threads);
-      add_priors(o, s, pose_only, N);
+      add_priors(p, s, pose_only, N);
       if (pose_only || o.focal_log_sigma <= 0.f) fix_focal(N, (pose_only ? 0 : K) + 6);
       const int n = static_cast<int>(N.g.size()), e = pose_only ? 0 : E;
       // Unit diagonal: rotation, millimetres and coefficients have very different scales.
@@ -449,10 +491,26 @@ struct LandmarkFitter::Impl {
     return d;
   }
 
-  // Scaled orthographic pose of the mean shape (POS): the affine map head -> image in the least
-  // squares sense, its two rows made orthonormal.
+  // The prior's coefficients and pose; without a pose, that of `orthographic`.
   State initial(const Problem& p) const {
+    State s{p.prior_mean, p.prior_rotation, Vec::Zero(), p.options.focal};
+    s.coefficients.tail(E) = s.coefficients.tail(E)
+                                 .cwiseMax(p.options.expression_min)
+                                 .cwiseMin(p.options.expression_max);
+    if (p.start)
+      s.t = as_eigen(p.start->t);
+    else
+      orthographic(p, s);
+    return s;
+  }
+
+  // Scaled orthographic pose (POS) of the head with the prior's identity: the affine map
+  // head -> image in the least squares sense, its two rows made orthonormal.
+  void orthographic(const Problem& p, State& s) const {
     const auto& seen = p.seen;
+    VectorXf neutral = VectorXf::Zero(K + E);
+    neutral.head(K) = s.coefficients.head(K);
+    const std::vector<Vec> mean = shape(neutral);
     Eigen::Vector2d point_mean = Eigen::Vector2d::Zero();
     Eigen::Vector3d shape_mean = Eigen::Vector3d::Zero();
     double total = 0.0;
@@ -490,9 +548,6 @@ struct LandmarkFitter::Impl {
       fail("points should look like the model's landmarks, no rotation maps one onto the other");
     const double scale = 0.5 * singular.sum();  // px per mm
     const Eigen::Matrix<double, 2, 3> rows2 = eigen.operatorInverseSqrt() * A;
-    State s{VectorXf::Zero(K + E), Mat::Identity(), Vec::Zero(), p.options.focal};
-    s.coefficients.tail(E).setConstant(
-        std::clamp(0.f, p.options.expression_min, p.options.expression_max));
     Eigen::Matrix3d R;
     R.row(0) = rows2.row(0);
     R.row(1) = rows2.row(1);
@@ -503,7 +558,6 @@ struct LandmarkFitter::Impl {
     const Eigen::Vector3d at((point_mean.x() - p.options.cx) / scale,
                              (point_mean.y() - p.options.cy) / scale, z);
     s.t = (at - R * shape_mean).cast<float>();
-    return s;
   }
 
   void check(const LandmarkObservations& seen, const LandmarkFitOptions& o) const {
@@ -549,6 +603,35 @@ struct LandmarkFitter::Impl {
     if (!(o.tolerance >= 0.f)) fail("tolerance should not be negative");
   }
 
+  void check(const LandmarkPrior& prior) const {
+    const auto check_vector = [](View<const float> v, int n, const std::string& name, bool sigma) {
+      if (v.n != 0 && v.n != n)
+        fail(name + " should have " + std::to_string(n) + " numbers, has " + std::to_string(v.n));
+      for (int i = 0; i < v.n; ++i)
+        if (!std::isfinite(v[i]) || (sigma && !(v[i] > 0.f)))
+          fail(name + (sigma ? " should be positive and finite" : " should be finite"));
+    };
+    check_vector(prior.identity, K, "prior identity", false);
+    check_vector(prior.identity_sigma, K, "prior identity_sigma", true);
+    check_vector(prior.expression, E, "prior expression", false);
+    check_vector(prior.expression_sigma, E, "prior expression_sigma", true);
+    if (!(prior.rotation_sigma >= 0.f) || !std::isfinite(prior.rotation_sigma))
+      fail("prior rotation_sigma should be 0 or positive");
+    if (!prior.camera_from_head) {
+      if (prior.rotation_sigma > 0.f) fail("prior rotation_sigma needs a camera_from_head");
+      return;
+    }
+    Mat R;
+    for (int i = 0; i < 9; ++i) R(i / 3, i % 3) = prior.camera_from_head->R[i];
+    // Written so that NaN fails as well.
+    if (!((R * R.transpose() - Mat::Identity()).cwiseAbs().maxCoeff() < 1e-3f) ||
+        !(R.determinant() > 0.f))
+      fail("prior camera_from_head should be a rotation and a translation");
+    const Vec t = as_eigen(prior.camera_from_head->t);
+    if (!t.allFinite() || !(t.z() > 0.f))
+      fail("prior camera_from_head should place the head in front of the camera");
+  }
+
   LandmarkFit report(const Problem& p, const State& s, const Descent& d, int threads) const {
     LandmarkFit fit;
     fit.identity.assign(s.coefficients.data(), s.coefficients.data() + K);
@@ -573,7 +656,7 @@ struct LandmarkFitter::Impl {
       sum += double(e.x) * e.x + double(e.y) * e.y;
       ++used;
     }
-    fit.rms = static_cast<float>(std::sqrt(sum / used));
+    fit.rms = used ? static_cast<float>(std::sqrt(sum / used)) : 0.f;
     posterior(p, s, placed, threads, fit);
     return fit;
   }
@@ -582,7 +665,7 @@ struct LandmarkFitter::Impl {
   void posterior(const Problem& p, const State& s, const Placed& placed, int threads,
                  LandmarkFit& fit) const {
     Normal N = normal_equations(p, s, placed, false, threads);
-    add_priors(p.options, s, false, N);
+    add_priors(p, s, false, N);
     const bool focal_fixed = p.options.focal_log_sigma <= 0.f;
     if (focal_fixed) fix_focal(N, K + 6);
     const VectorXd scale = N.H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
@@ -631,9 +714,10 @@ LandmarkFitter& LandmarkFitter::operator=(LandmarkFitter&&) noexcept = default;
 int LandmarkFitter::landmarks() const { return impl_->L; }
 
 LandmarkFit LandmarkFitter::fit(const LandmarkObservations& seen, const LandmarkFitOptions& options,
-                                int threads) const {
+                                int threads, const LandmarkPrior& prior) const {
   impl_->check(seen, options);
-  const Impl::Problem problem = impl_->prepare(seen, options);
+  impl_->check(prior);
+  const Impl::Problem problem = impl_->prepare(seen, options, prior);
   State s = impl_->initial(problem);
   impl_->descend(problem, s, true, kPoseIterations, kPoseTolerance, 1);
   const Impl::Descent d =
@@ -646,7 +730,7 @@ LandmarkFitter::Linearisation LandmarkFitter::linearise(const LandmarkObservatio
                                                         const LandmarkFit& state) const {
   const Impl& m = *impl_;
   m.check(seen, options);
-  const Impl::Problem p = m.prepare(seen, options);
+  const Impl::Problem p = m.prepare(seen, options, {});
   State s{VectorXf(m.K + m.E), Mat(), as_eigen(state.camera_from_head.t), state.focal};
   for (int i = 0; i < 9; ++i) s.R(i / 3, i % 3) = state.camera_from_head.R[i];
   for (int k = 0; k < m.K; ++k) s.coefficients[k] = state.identity[k];

@@ -110,7 +110,16 @@ class LandmarkFitter:
         depth: numpy.typing.NDArray[numpy.float32] | None = None,
         depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
-    ) -> dict: ...
+        identity: numpy.typing.NDArray[numpy.float32] | None = None,
+        identity_sigma: numpy.typing.NDArray[numpy.float32] | None = None,
+        expression: numpy.typing.NDArray[numpy.float32] | None = None,
+        expression_sigma: numpy.typing.NDArray[numpy.float32] | None = None,
+        camera_from_head: numpy.typing.NDArray[numpy.float32] | None = None,
+        rotation_sigma: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> dict:
+        """
+        identity to rotation_sigma: prior means, deviations (rotation in radians) and start.
+        """
     def linearise(
         self,
         points: numpy.typing.NDArray[numpy.float32],

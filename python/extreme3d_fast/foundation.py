@@ -7,6 +7,7 @@ a `Foundation`. It is also what makes labels for training them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from extreme3d_fast import _core
 from extreme3d_fast.camera import Camera, angles_from_rotation
 from extreme3d_fast.head_model import LandmarkBasis
 
-__all__ = ["FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
+__all__ = ["FitPrior", "FitSettings", "Foundation", "LandmarkFitter", "LandmarkModel"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -112,6 +113,61 @@ class Foundation:
         return angles_from_rotation(self.camera_from_head)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class FitPrior:
+    """What is known of a head before its points: Gaussians round means, where the fit starts.
+
+    What is None stays as the settings have it.
+
+    Attributes:
+        identity: (K,) mean of α.
+        identity_sigma: its deviation, one for all or (K,).
+        expression: (E,) mean of η.
+        expression_sigma: its deviation, one for all or (E,).
+        camera_from_head: (4, 4) rigid, mm, at the focal length of `camera`: the start.
+        rotation_sigma: degrees about each axis round the rotation of camera_from_head; None or 0
+            takes it as a start alone.
+        camera: mean of the focal length, and the principal point, which stays.
+        focal_log_sigma: deviation of the focal length's logarithm; 0 keeps it.
+    """
+
+    identity: npt.ArrayLike | None = None
+    identity_sigma: npt.ArrayLike | None = None
+    expression: npt.ArrayLike | None = None
+    expression_sigma: npt.ArrayLike | None = None
+    camera_from_head: npt.ArrayLike | None = None
+    rotation_sigma: float | None = None
+    camera: Camera | None = None
+    focal_log_sigma: float | None = None
+
+    def arguments(self, n_identity: int, n_expression: int) -> dict[str, Any]:
+        """What the solver takes, by name; those not given are left out."""
+        found: dict[str, Any] = {}
+        for name, n in (("identity", n_identity), ("expression", n_expression)):
+            for key in (name, f"{name}_sigma"):
+                value = getattr(self, key)
+                if value is None:
+                    continue
+                a = np.asarray(value, np.float32)
+                if a.ndim == 0 and key != name:
+                    a = np.full(n, a, np.float32)
+                if a.shape != (n,):
+                    raise ValueError(f"prior {key} should have shape ({n},), has {a.shape}")
+                if not np.isfinite(a).all():
+                    raise ValueError(f"prior {key} should be finite, has NaN or infinity")
+                found[key] = np.ascontiguousarray(a)
+        if self.camera_from_head is not None:
+            pose = np.ascontiguousarray(self.camera_from_head, np.float32)
+            if pose.shape != (4, 4):
+                raise ValueError(
+                    f"prior camera_from_head should have shape (4, 4), has {pose.shape}"
+                )
+            found["camera_from_head"] = pose
+        if self.rotation_sigma is not None:
+            found["rotation_sigma"] = math.radians(self.rotation_sigma)
+        return found
+
+
 class LandmarkModel(Protocol):
     """What the fit needs of a head model."""
 
@@ -157,23 +213,35 @@ class LandmarkFitter:
             raise ValueError(f"bias should have shape ({N_LANDMARKS}, 2), has {offset.shape}")
         self._settings = settings or FitSettings()
         self._mean = self._mean + np.pad(offset, ((0, 0), (0, 1)))
+        self._identity, self._n_expression = identity, len(expression)
         self._core = _core.LandmarkFitter(self._mean, identity, expression)
         self._threads = threads
         self._sigma, self._slide = _deviations(self._settings, self._mean[:, 0])
 
-    def fit(self, points_in_crop: npt.ArrayLike, size: int | tuple[int, int]) -> Foundation:
+    def fit(
+        self,
+        points_in_crop: npt.ArrayLike,
+        size: int | tuple[int, int],
+        *,
+        prior: FitPrior | None = None,
+        trust: npt.ArrayLike | None = None,
+    ) -> Foundation:
         """Finds the head, its pose and the camera behind the points.
 
         Args:
             points_in_crop: (468, 3) px: x, y in the crop and relative depth, smaller is nearer;
                 further points (irises) are ignored. (468, 2) leaves the depth open.
             size: px, side of the square crop, or its (width, height).
+            prior: what is known of the head; None: no more than the settings say.
+            trust: (468,) in [0, 1], factor on the weight of each point.
 
         Returns:
-            The foundation; its camera looks through the middle of the crop.
+            The foundation; its camera looks through the middle of the crop, or has the principal
+            point of the prior's camera.
 
         Raises:
-            ValueError: wrong shape, not finite, or all points in one place or on one line.
+            ValueError: wrong shape, not finite, or all points in one place or on one line (with a
+                pose in the prior they may).
         """
         points = np.asarray(points_in_crop, np.float32)
         if points.ndim != 2 or points.shape[0] < N_LANDMARKS or points.shape[1] not in (2, 3):
@@ -186,23 +254,42 @@ class LandmarkFitter:
         if width < 1 or height < 1:
             raise ValueError(f"size should be positive, is {size}")
         points = points[:N_LANDMARKS]
-        s = self._settings
+        s, prior = self._settings, prior or FitPrior()
+        factor = np.ones(N_LANDMARKS) if trust is None else np.asarray(trust, np.float64)
+        if factor.shape != (N_LANDMARKS,) or not ((factor >= 0) & (factor <= 1)).all():
+            raise ValueError(f"trust should be ({N_LANDMARKS},) numbers in [0, 1]")
+        known = prior.arguments(len(self._identity), self._n_expression)
+        camera = prior.camera
+        if camera is None:
+            focal = s.focal * max(width, height)
+            camera = Camera(focal, focal, width / 2, height / 2, width, height)
+        elif abs(camera.fx / camera.fy - 1) > 1e-3:
+            raise ValueError(f"prior camera should have fx = fy, has {camera.fx}, {camera.fy}")
         xy = np.ascontiguousarray(points[:, :2])
-        px_per_mm, yaw = _scale_and_yaw(self._mean, xy)
+        if "camera_from_head" in known:
+            pose = known["camera_from_head"]
+            depth_mm = float(pose[2, :3] @ self._mean.mean(0) + pose[2, 3])
+            if not depth_mm > 0:
+                raise ValueError("prior camera_from_head should place the head before the camera")
+            px_per_mm, yaw = camera.fx / depth_mm, angles_from_rotation(pose)[0]
+        else:
+            px_per_mm, yaw = _scale_and_yaw(self._shape(known.get("identity")), xy, factor)
         weights, directions = self._observation(xy, px_per_mm, yaw)
+        weights *= factor[:, None].astype(np.float32)
         depth: dict[str, Any] = {}
         if points.shape[1] == 3:
-            confident = weights[:, 0] > 0
+            confident = (weights[:, 0] > 0) * factor
             depth = {
                 "depth": np.ascontiguousarray(points[:, 2]),
                 "depth_weights": (confident / (s.depth * px_per_mm)).astype(np.float32),
             }
-        focal = s.focal * max(width, height)
         options = _core.LandmarkFitOptions(
-            focal=focal,
-            focal_log_sigma=s.focal_log_sigma,
-            cx=width / 2,
-            cy=height / 2,
+            focal=camera.fx,
+            focal_log_sigma=(
+                s.focal_log_sigma if prior.focal_log_sigma is None else prior.focal_log_sigma
+            ),
+            cx=camera.cx,
+            cy=camera.cy,
             identity_sigma=s.identity_sigma,
             expression_sigma=s.expression_sigma,
             expression_min=0.0,
@@ -212,12 +299,12 @@ class LandmarkFitter:
             tolerance=s.tolerance,
         )
         fit = self._core.fit(
-            xy, weights, options, directions=directions, threads=self._threads, **depth
+            xy, weights, options, directions=directions, threads=self._threads, **depth, **known
         )
         return Foundation(
             identity=fit["identity"],
             expression=fit["expression"],
-            camera=Camera(fit["focal"], fit["focal"], width / 2, height / 2, width, height),
+            camera=Camera(fit["focal"], fit["focal"], camera.cx, camera.cy, width, height),
             camera_from_head=fit["camera_from_head"],
             landmark_rms=fit["rms"],
             landmark_error=fit["residuals"],
@@ -225,6 +312,12 @@ class LandmarkFitter:
             identity_sigma=fit["identity_sigma"],
             converged=fit["converged"],
         )
+
+    def _shape(self, identity: Float32 | None) -> Float32:
+        """(468, 3) mm, the head without expression."""
+        if identity is None:
+            return self._mean
+        return self._mean + np.tensordot(identity, self._identity, 1)
 
     def _observation(self, xy: Float32, px_per_mm: float, yaw: float) -> tuple[Float32, Float32]:
         """Weights (468, 2) in 1/px along and across the directions (468, 2)."""
@@ -267,10 +360,13 @@ def _normals(curve: Float32) -> Float32:
     return np.where(length > 0, normal / np.maximum(length, 1e-12), [[1.0, 0.0]]).astype(np.float32)
 
 
-def _scale_and_yaw(mean: Float32, xy: Float32) -> tuple[float, float]:
-    """px per mm and yaw in degrees of the scaled orthographic pose of the mean head."""
-    x = mean - mean.mean(0)
-    affine = np.linalg.lstsq(x.astype(np.float64), xy - xy.mean(0), rcond=None)[0].T
+def _scale_and_yaw(head: Float32, xy: Float32, trust: Float64) -> tuple[float, float]:
+    """px per mm and yaw in degrees of the scaled orthographic pose of a head."""
+    if not trust.sum() > 0:
+        raise ValueError("trust should not be 0 for all points")
+    share = (trust / trust.sum())[:, None]
+    x, u = head - (share * head).sum(0), xy - (share * xy).sum(0)
+    affine = np.linalg.lstsq(trust[:, None] * x, trust[:, None] * u, rcond=None)[0].T
     u, s, vt = np.linalg.svd(affine, full_matrices=False)
     scale = float(s.mean())
     if not scale > 0:

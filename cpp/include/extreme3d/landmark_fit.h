@@ -42,6 +42,17 @@ struct LandmarkFitOptions {
   float tolerance;     // relative decrease of the cost that counts as converged
 };
 
+// What is known of the head beforehand, instead of the options' own priors. An empty view leaves
+// those: a mean of 0 (which expression bounds clamp), one deviation for all.
+struct LandmarkPrior {
+  View<const float> identity{nullptr, 0};          // (K,) mean of α, where the fit starts
+  View<const float> identity_sigma{nullptr, 0};    // (K,)
+  View<const float> expression{nullptr, 0};        // (E,) mean of η, where the fit starts
+  View<const float> expression_sigma{nullptr, 0};  // (E,)
+  const Rigid* camera_from_head = nullptr;         // start, mm, at the options' focal length
+  float rotation_sigma = 0.f;  // rad, per camera axis, around that start; 0: a start alone
+};
+
 struct LandmarkFit {
   std::vector<float> identity;        // (K,)
   std::vector<float> expression;      // (E,)
@@ -71,8 +82,8 @@ class LandmarkFitter {
   int landmarks() const;
   // Throws std::invalid_argument for non-finite or degenerate input. Same result on any number of
   // threads.
-  LandmarkFit fit(const LandmarkObservations& seen, const LandmarkFitOptions& options,
-                  int threads) const;
+  LandmarkFit fit(const LandmarkObservations& seen, const LandmarkFitOptions& options, int threads,
+                  const LandmarkPrior& prior = {}) const;
 
   // Residuals, row-major Jacobian and parameter order [α, ω, t, log f, η] at a given state, for
   // tests: rows as in `fit`, whitened, not robustified, without priors.
