@@ -1,0 +1,69 @@
+"""Means with intervals, and how well scores tell same from different."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def summary(
+    values: Sequence[float] | np.ndarray, *, seed: int = 0
+) -> dict[str, float | int | None]:
+    """Mean, its bootstrapped 95 % interval, median and n."""
+    x = np.asarray(values, np.float64)
+    if not len(x):
+        return {"mean": None, "low": None, "high": None, "median": None, "n": 0}
+    draws = np.random.default_rng(seed).integers(0, len(x), (RESAMPLES, len(x)))
+    low, high = np.percentile(x[draws].mean(1), [2.5, 97.5])
+    numbers = {"mean": x.mean(), "low": low, "high": high, "median": np.median(x)}
+    return {**{k: round(float(v), 4) for k, v in numbers.items()}, "n": len(x)}
+
+
+def auc(scores: np.ndarray, same: np.ndarray) -> float:
+    """Area under the ROC curve: how often a same pair scores above a different one, ties half."""
+    from scipy.stats import rankdata
+
+    same = np.asarray(same, bool)
+    n, m = int(same.sum()), int((~same).sum())
+    ranks = rankdata(scores)
+    return float((ranks[same].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def roc(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False and true positive rates, and the thresholds (score >= threshold is "same")."""
+    scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
+    order = np.argsort(-scores, kind="stable")
+    s, y = scores[order], same[order]
+    last = np.r_[np.flatnonzero(np.diff(s)), len(s) - 1]  # of each run of equal scores
+    tpr = np.r_[0, np.cumsum(y)[last]] / y.sum()
+    fpr = np.r_[0, np.cumsum(~y)[last]] / (~y).sum()
+    return fpr, tpr, np.r_[np.inf, s[last]]
+
+
+def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> float:
+    """Where false alarms and misses are equally frequent, on the ROC's straight pieces."""
+    fpr, tpr, _ = roc(scores, same)
+    gap = fpr - (1 - tpr)  # rises from -1 to 1
+    i = int(np.searchsorted(gap, 0.0))
+    if i == 0:
+        return float(fpr[0])
+    t = -gap[i - 1] / (gap[i] - gap[i - 1])
+    return float(fpr[i - 1] + t * (fpr[i] - fpr[i - 1]))
+
+
+def best_threshold(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
+    """Threshold of the highest balanced accuracy, and that accuracy."""
+    fpr, tpr, thresholds = roc(scores, same)
+    accuracy = (tpr + 1 - fpr) / 2
+    i = int(np.argmax(accuracy))
+    return float(thresholds[i]), float(accuracy[i])
+
+
+def accuracy_at(threshold: float, scores: np.ndarray, same: np.ndarray) -> float:
+    """Balanced accuracy of calling scores >= threshold "same"."""
+    said = np.asarray(scores) >= threshold
+    same = np.asarray(same, bool)
+    return float((said[same].mean() + (~said[~same]).mean()) / 2)

@@ -1,0 +1,149 @@
+"""How far real scans lie from the foundation that a picture of them gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bench.pasting import Occluders
+from bench.photos import held_out_photos
+from bench.scan_views import FACE_RADIUS, Scan, face_surface, load_scans, render
+from bench.stats import summary
+from bench.surface import align, distances, similarity
+from bench.tables import Context
+
+NAME = "scans"
+HELP = "distance of the foundation from real scans, rendered"
+
+YAWS = (0, 30, 60, 90)
+COVERED = (0, 30)  # % of the face box
+DISTANCES = (500.0, 800.0, 1500.0)  # mm, one picture each, with another light
+MAX_POINTS = 6000  # of a scan's face
+TARGET = 1.4  # mm mean
+TARGET_WORSE = 15  # % with occluders
+MEAN_FACE = "mean face"
+
+
+def measure(context: Context) -> dict[str, Any]:
+    scans = load_scans(context.data / "scans", context.model)
+    backgrounds = [p for p in held_out_photos(context.data) if p.folder == "celebamask"]
+    occluders = Occluders(context.data / "occluders")
+    yaws, distances_mm = (YAWS, DISTANCES)
+    if context.quick:
+        scans, yaws, distances_mm = scans[:1], (0,), (800.0,)
+    records = []
+    reference = {scan.name: scan_error(scan, context.model, None, None) for scan in scans}
+    for scan in scans:
+        for yaw in yaws:
+            for k, distance in enumerate(distances_mm):
+                key = [context.seed, scans.index(scan), yaw, k]
+                rng = np.random.default_rng(key)
+                view = render(
+                    scan,
+                    context.model,
+                    backgrounds[int(rng.integers(len(backgrounds)))].read(),
+                    yaw=yaw if k % 2 == 0 else -yaw,
+                    distance=distance,
+                    seed=int(rng.integers(2**31)),
+                )
+                for covered in COVERED:
+                    image = view.image
+                    if covered:
+                        image, _ = occluders.cover(image, view.box, covered / 100, rng)
+                    for title, column in context.columns.items():
+                        answer = column(image)
+                        error = None
+                        if answer is not None:
+                            error = scan_error(
+                                scan, context.model, answer.identity, answer.expression
+                            )
+                        records.append(
+                            {
+                                "scan": scan.name,
+                                "yaw": yaw,
+                                "distance": distance,
+                                "covered": covered,
+                                "column": title,
+                                "median": None if error is None else error[0],
+                                "mean": None if error is None else error[1],
+                            }
+                        )
+    return {
+        "region_mm": FACE_RADIUS,
+        "records": records,
+        MEAN_FACE: {name: {"median": e[0], "mean": e[1]} for name, e in reference.items()},
+        "columns": {title: of_column(records, title) for title in context.columns},
+    }
+
+
+def scan_error(
+    scan: Scan, model: Any, identity: np.ndarray | None, expression: np.ndarray | None
+) -> tuple[float, float]:
+    """Median and mean distance, mm, from the scan's face to the foundation after a similarity."""
+
+    def f32(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values.astype(np.float32)
+
+    mesh = face_surface(model, model.vertices(f32(identity), f32(expression)))
+    landmarks = model.landmark_basis("68")
+    inner = landmarks.mean.astype(np.float64)
+    for values, basis in ((identity, landmarks.identity), (expression, landmarks.expression)):
+        if values is not None:
+            inner = inner + np.tensordot(values, basis, 1)
+    start = similarity(inner[17:], scan.landmarks)
+    points = scan.face
+    if len(points) > MAX_POINTS:
+        points = points[np.random.default_rng(0).choice(len(points), MAX_POINTS, replace=False)]
+    d = distances(mesh, points, align(mesh, points, start))
+    return round(float(np.median(d)), 4), round(float(d.mean()), 4)
+
+
+def of_column(records: list[dict[str, Any]], title: str) -> dict[str, dict[str, Any]]:
+    """Per yaw and share covered: mean over the pictures of their mean and median distance."""
+    out: dict[str, dict[str, Any]] = {}
+    for yaw in dict.fromkeys(r["yaw"] for r in records):
+        for covered in dict.fromkeys(r["covered"] for r in records):
+            rows = [
+                r for r in records if (r["column"], r["yaw"], r["covered"]) == (title, yaw, covered)
+            ]
+            found = [r for r in rows if r["mean"] is not None]
+            out[f"{yaw}/{covered}"] = {
+                "mean": summary([r["mean"] for r in found]),
+                "median": summary([r["median"] for r in found]),
+                "lost": len(rows) - len(found),
+            }
+    return out
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    reference = report[MEAN_FACE]
+    mean = float(np.mean([v["mean"] for v in reference.values()]))
+    median = float(np.mean([v["median"] for v in reference.values()]))
+    each = ", ".join(f"{name} {v['mean']:.2f}" for name, v in reference.items())
+    out = [
+        f"distance in mm from a scan's vertices within {report['region_mm']:.0f} mm of the tip of "
+        "its nose, after a similarity",
+        f"{'mean distance (median)':<22}"
+        + "".join(
+            f"{('yaw ' + key.split('/')[0] + (', occl.' if key[-2:] != '/0' else '')):>19}"
+            for key in next(iter(report["columns"].values()))
+        ),
+    ]
+    for title, cells in report["columns"].items():
+        values = ""
+        for c in cells.values():
+            found = c["mean"]["mean"]
+            text = "-" if found is None else f"{found:.2f} ({c['median']['mean']:.2f})"
+            if c["lost"]:
+                text += f", {c['lost']} lost"
+            values += f"{text:>19}"
+        out.append(f"{title:<22}{values}")
+    n = max(c["mean"]["n"] + c["lost"] for c in next(iter(report["columns"].values())).values())
+    out += [
+        f"{n} pictures a cell; {MEAN_FACE} {mean:.2f} ({median:.2f}): {each}",
+        f"target: mean <= {TARGET} at every yaw, at most {TARGET_WORSE} % worse with occluders, "
+        "below MediaPipe from 30 degrees on",
+    ]
+    return out

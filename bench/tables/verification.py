@@ -1,0 +1,220 @@
+"""Whether α tells persons apart: held-out persons of YouTube Faces, and LFW's own protocol."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.columns import Column
+from bench.pasting import Occluders
+from bench.photos import held_out_photos, read_rgb
+from bench.stats import accuracy_at, auc, best_threshold, equal_error_rate
+from bench.tables import Context
+
+NAME = "verification"
+HELP = "same person or not, by the cosine of identity coefficients"
+
+HAND = 75 / 250  # length of a pasted hand, of the photo's side: 75 px in LFW's 250
+CENTER = (
+    0.15  # of the side: how far from the middle of an LFW photo, where its face is, a hand lies
+)
+TARGETS = {"clean": 0.93, "hands": 0.88}  # AUC
+
+
+def measure(context: Context) -> dict[str, Any]:
+    occluders = Occluders(context.data / "occluders")
+    report: dict[str, Any] = {"youtube": youtube(context, occluders)}
+    if context.lfw:
+        report["lfw"] = lfw(context.columns, context.lfw, context.pairs, occluders, context.seed)
+    return report
+
+
+def youtube(context: Context, occluders: Occluders) -> dict[str, Any]:
+    """All pairs of photos of held-out persons."""
+    photos = held_out_photos(context.data, ("youtube_faces",))
+    if context.quick:
+        persons = sorted({p.person for p in photos})[:2]
+        photos = [p for p in photos if p.person in persons][:12:3]
+    first, second = np.triu_indices(len(photos), 1)
+    person = np.array([p.person for p in photos])
+    same = person[first] == person[second]
+    # names end in the video and the frame in it
+    video = np.array([p.path.stem[:-1] for p in photos])
+    other_video = video[first] != video[second]
+    identities: dict[str, dict[str, list[np.ndarray | None]]] = {
+        title: {"clean": [], "hands": []} for title in context.columns
+    }
+    for photo in photos:
+        image = photo.read()
+        rng = np.random.default_rng([context.seed, photo.key])
+        low, high = photo.points.min(0), photo.points.max(0)
+        center = low + rng.uniform(0.2, 0.8, 2) * (high - low)
+        pictures = {
+            "clean": image,
+            "hands": occluders.paste_hand(image, center, HAND * max(image.shape[:2]), rng),
+        }
+        for title, column in context.columns.items():
+            for condition, picture in pictures.items():
+                answer = column(picture)
+                identities[title][condition].append(None if answer is None else answer.identity)
+    columns: dict[str, Any] = {}
+    for title, conditions in identities.items():
+        columns[title] = {}
+        for condition, found in conditions.items():
+            scores = similarities(found, first, second)
+            columns[title][condition] = {
+                "not_found": sum(f is None for f in found),
+                **of_scores(scores, same),
+                "auc_other_video": round(auc(scores[other_video], same[other_video]), 4)
+                if same[other_video].any()
+                else None,
+            }
+    return {
+        "photos": len(photos),
+        "persons": len(set(person)),
+        "pairs": {"same": int(same.sum()), "different": int((~same).sum())},
+        "columns": columns,
+    }
+
+
+def similarities(
+    identities: Sequence[np.ndarray | None], first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Cosine of each pair; 0 where one of the two was not found."""
+    size = next((len(f) for f in identities if f is not None), 1)
+    rows = np.array([np.zeros(size) if f is None else f for f in identities], np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.einsum("nk,nk->n", rows[first], rows[second])
+
+
+def of_scores(scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
+    return {
+        "auc": round(auc(scores, same), 4),
+        "one_minus_eer": round(100 * (1 - equal_error_rate(scores, same)), 2),
+        "accuracy": round(100 * best_threshold(scores, same)[1], 2),
+    }
+
+
+# === LFW ===
+
+
+def read_pairs(path: Path) -> list[list[tuple[tuple[str, int], tuple[str, int], bool]]]:
+    """Folds of (photo, photo, same) of a pairs.txt; a photo is a name and a number.
+
+    The first line gives the number of folds and of pairs of either kind in each; a file with one
+    number there has one fold.
+    """
+    header, *rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    folds = int(header[0]) if len(header) > 1 else 1
+    size = 2 * int(header[-1])
+    if len(rows) != folds * size:
+        raise SystemExit(f"{path} should have {folds * size} pairs, has {len(rows)}")
+    pairs = []
+    for row in rows:
+        if len(row) == 3:
+            pairs.append(((row[0], int(row[1])), (row[0], int(row[2])), True))
+        else:
+            pairs.append(((row[0], int(row[1])), (row[2], int(row[3])), False))
+    return [pairs[i : i + size] for i in range(0, len(pairs), size)]
+
+
+def photo_path(folder: Path, photo: tuple[str, int]) -> Path:
+    name, number = photo
+    stem = folder / name / f"{name}_{number:04d}"
+    for suffix in (".jpg", ".png"):
+        if stem.with_suffix(suffix).exists():
+            return stem.with_suffix(suffix)
+    raise SystemExit(f"no photo {stem}.jpg")
+
+
+def lfw(
+    columns: Mapping[str, Column | Callable[[np.ndarray], Any]],
+    folder: Path,
+    pairs: Path | None,
+    occluders: Occluders,
+    seed: int,
+) -> dict[str, Any]:
+    """The paper's Table 1: each fold at the threshold that is best on the others."""
+    folds = read_pairs(pairs or folder / "pairs.txt")
+    photos = sorted({photo for fold in folds for pair in fold for photo in pair[:2]})
+    row = {photo: i for i, photo in enumerate(photos)}
+    found: dict[tuple[str, str], list[np.ndarray | None]] = {
+        (title, condition): [] for title in columns for condition in ("clean", "hands")
+    }
+    for photo in photos:
+        image = read_rgb(photo_path(folder, photo))
+        rng = np.random.default_rng([seed, zlib.crc32(f"{photo[0]}_{photo[1]}".encode())])
+        size = np.array(image.shape[1::-1])
+        center = size * (0.5 + rng.uniform(-CENTER, CENTER, 2))
+        hand = occluders.paste_hand(image, center, HAND * size.max(), rng)
+        for title, column in columns.items():
+            for condition, picture in (("clean", image), ("hands", hand)):
+                answer = column(picture)
+                found[title, condition].append(None if answer is None else answer.identity)
+    out: dict[str, Any] = {title: {} for title in columns}
+    for (title, condition), identities in found.items():
+        scores, same = [], []
+        for fold in folds:
+            first = np.array([row[a] for a, _, _ in fold])
+            second = np.array([row[b] for _, b, _ in fold])
+            scores.append(similarities(identities, first, second))
+            same.append(np.array([is_same for _, _, is_same in fold]))
+        out[title][condition] = {
+            "not_found": sum(f is None for f in identities),
+            **over_folds(scores, same),
+        }
+    return {"photos": len(photos), "folds": len(folds), "columns": out}
+
+
+def over_folds(scores: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Mean and standard deviation over folds, %, of 100 % - EER, accuracy and AUC."""
+    values: dict[str, list[float]] = {"one_minus_eer": [], "accuracy": [], "auc": []}
+    for k, (s, y) in enumerate(zip(scores, same, strict=True)):
+        others = [i for i in range(len(scores)) if i != k] or [k]
+        threshold, _ = best_threshold(
+            np.concatenate([scores[i] for i in others]), np.concatenate([same[i] for i in others])
+        )
+        values["one_minus_eer"].append(100 * (1 - equal_error_rate(s, y)))
+        values["accuracy"].append(100 * accuracy_at(threshold, s, y))
+        values["auc"].append(100 * auc(s, y))
+    return {
+        name: {"mean": round(float(np.mean(v)), 2), "std": round(float(np.std(v)), 2)}
+        for name, v in values.items()
+    }
+
+
+def lines(report: Mapping[str, Any]) -> list[str]:
+    part = report["youtube"]
+    out = [
+        f"YouTube Faces: {part['photos']} photos of {part['persons']} held-out persons, "
+        f"{part['pairs']['same']} same and {part['pairs']['different']} different pairs",
+        f"{'':<26}{'AUC':>9}{'other video':>13}{'100%-EER':>10}{'accuracy':>10}{'not found':>11}",
+    ]
+    for condition, target in TARGETS.items():
+        for title, column in part["columns"].items():
+            c = column[condition]
+            other = "-" if c["auc_other_video"] is None else f"{c['auc_other_video']:.3f}"
+            out.append(
+                f"{title + ', ' + condition:<26}{c['auc']:>9.3f}{other:>13}"
+                f"{c['one_minus_eer']:>10.1f}{c['accuracy']:>10.1f}{c['not_found']:>11}"
+            )
+        out.append(f"{'  target':<26}{target:>9.3f}")
+    out.append("accuracy is balanced, at its best threshold; photos not found are like none (0)")
+    if "lfw" in report:
+        part = report["lfw"]
+        out += [
+            f"LFW layout: {part['photos']} photos, {part['folds']} folds, mean and deviation in %",
+            f"{'':<26}{'100%-EER':>16}{'accuracy':>16}{'AUC':>16}{'not found':>11}",
+        ]
+        for title, column in part["columns"].items():
+            for condition, c in column.items():
+                values = "".join(
+                    f"{c[k]['mean']:.2f} +- {c[k]['std']:.2f}".rjust(16)
+                    for k in ("one_minus_eer", "accuracy", "auc")
+                )
+                out.append(f"{title + ', ' + condition:<26}{values}{c['not_found']:>11}")
+    return out
