@@ -95,7 +95,7 @@ def main() -> None:
         state["step"] += 1
         follow(average, network, min(0.999, (1 + state["step"]) / (10 + state["step"])))
         for name, value in parts.items():
-            sums[name].append(float(value))
+            sums[name].append(float(value.detach()))
         if state["step"] % options.every == 0 or state["step"] == steps:
             state["seconds"] = time.time() - began
             line = {"step": state["step"], "seconds": round(state["seconds"])}
