@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_foundation import FITTER, MODEL, face
+from test_landmark_fitter import FITTER, MODEL, face
 
 from extreme3d_fast.camera import Camera, angles_from_rotation, rotation_from_angles
-from extreme3d_fast.foundation import N_LANDMARKS, FitPrior, FitSettings, LandmarkFitter
+from extreme3d_fast.landmark_fit import N_LANDMARKS, FitPrior, FitSettings, LandmarkFitter
 
 NO_TRUST = np.zeros(N_LANDMARKS)
 

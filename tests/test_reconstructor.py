@@ -13,7 +13,7 @@ import extreme3d_fast as e3d
 import extreme3d_fast.image_io
 from extreme3d_fast.bump import MAX_BUMP
 from extreme3d_fast.camera import rotation_from_angles
-from extreme3d_fast.foundation import Foundation
+from extreme3d_fast.landmark_fit import LandmarkFit
 from extreme3d_fast.mesh import mesh_report, transform_points
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.render import render_meshes
@@ -137,10 +137,10 @@ def test_smaller_crop_gives_fewer_vertices(face, portrait):
 class FixedFit:
     """Stands in for the landmark fit with a foundation of the test's making."""
 
-    def __init__(self, foundation: Foundation) -> None:
+    def __init__(self, foundation: LandmarkFit) -> None:
         self.foundation = foundation
 
-    def fit(self, *_: object) -> Foundation:
+    def fit(self, *_: object) -> LandmarkFit:
         return self.foundation
 
 

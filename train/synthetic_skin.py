@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extreme3d_fast.foundation import LandmarkFitter
+from extreme3d_fast.landmark_fit import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_faces, vertex_normals
 from extreme3d_fast.rasterize import rasterize, vertex_visibility

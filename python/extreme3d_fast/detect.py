@@ -172,6 +172,19 @@ class FaceDetector:
         first = self._landmark_pass(image, _roi_from_detection(detection))
         return self._landmark_pass(image, _roi_from_points(first.points))
 
+    def landmarks_at(self, image: UInt8, expected: NDArray[Any]) -> FaceLandmarks:
+        """Places the 468 points on a face of which something is known, in one pass.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            expected: (468, 2 or more) px, where the points should about be.
+
+        Raises:
+            InvalidImage: wrong dtype or shape.
+        """
+        check_image(image)
+        return self._landmark_pass(image, _roi_from_points(expected))
+
     def _landmark_pass(self, image: UInt8, roi: _Roi) -> FaceLandmarks:
         size = 192
         roi_from_image = _similarity(roi.center, roi.roll, size / roi.side, size)
@@ -185,10 +198,7 @@ class FaceDetector:
 
     def _search(self, image: UInt8) -> Iterator[list[FaceDetection]]:
         """Candidates per step, from the cheapest and most likely step to the dearest."""
-        scale = min(1.0, MAX_SEARCH_SIDE / max(image.shape[:2]))
-        if scale < 1:
-            height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-            image = _shrunk(image, width, height)
+        image, scale = shrink_to(image, MAX_SEARCH_SIDE)
         faces = self._whole(image, [(0, 1.0)])
         sure = [face for face in faces if face.score >= SURE_SCORE]
         if not faces or len(sure) < len(faces):
@@ -282,17 +292,20 @@ class FaceDetector:
         return self.landmarks(image, face).confidence >= MIN_CONFIDENCE
 
 
-def crop_face(image: UInt8, points: NDArray[Any], *, size: int = 500) -> Crop:
+def crop_face(
+    image: UInt8, points: NDArray[Any], *, size: int = 500, roll: float | None = None
+) -> Crop:
     """Cuts the upright square that the networks and the whole pipeline work on.
 
     The authors' rule: a square that reaches `CROP_REACH` from the middle of the tight box of the 68
-    landmarks (brows to chin), so that the head fits; here the roll of the eye line is taken out
-    first.
+    landmarks (brows to chin), so that the head fits; here the head's roll is taken out first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         points: (468, 2 or more) or (68, 2 or more) landmarks in px; further columns are ignored.
         size: side of the crop in px.
+        roll: of the head in the photo, radians, clockwise as it is seen; None is that of the line
+            between the eyes.
 
     Returns:
         The crop and its transform; black where the photo ends.
@@ -321,7 +334,8 @@ def crop_face(image: UInt8, points: NDArray[Any], *, size: int = 500) -> Crop:
         xy = xy[MESH68]
     else:
         eyes = xy[36:42].mean(0), xy[42:48].mean(0)
-    roll = _roll(*eyes)
+    if roll is None:
+        roll = _roll(*eyes)
     upright = xy @ _rotation(-roll).T
     low, high = upright.min(0), upright.max(0)
     half = float((high - low).max()) / 2
@@ -394,6 +408,15 @@ def transform_points(matrix: Float64, points: Float64) -> Float64:
     return moved
 
 
+def shrink_to(image: UInt8, side: int) -> tuple[UInt8, float]:
+    """A photo whose larger side is at most `side` px, and its px per px of the original."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    if scale == 1:
+        return image, 1.0
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return _shrunk(image, width, height), scale
+
+
 def check_image(image: UInt8) -> None:
     """Raises InvalidImage unless the image is (H, W, 3) uint8 with at least one pixel."""
     if not isinstance(image, np.ndarray):
@@ -420,7 +443,7 @@ def _roi_from_detection(face: FaceDetection) -> _Roi:
     return _Roi((box[:2] + box[2:]) / 2, float(side), _roll(keypoints[0], keypoints[1]))
 
 
-def _roi_from_points(points: Float32) -> _Roi:
+def _roi_from_points(points: NDArray[Any]) -> _Roi:
     xy = points[:, :2].astype(np.float64)
     roll = _roll(xy[RIGHT_EYE[0]], xy[LEFT_EYE[0]])
     # The tight box is taken along the eye line, so that the square does not depend on the roll.

@@ -45,6 +45,9 @@ class Face:
     identity: Float32  #: (99,) float32, in standard deviations
     expression: Float32  #: (52,) float32, ARKit blendshapes, 0 rest, 1 full
 
+    #: What identity, expression and viewpoint come from: "networks+landmarks", "networks" or
+    #: "landmarks"
+    foundation_source: str
     camera: Camera  #: pinhole of the crop
     camera_from_head: Float32  #: (4, 4) float32, rigid, mm
     crop_from_image: npt.NDArray[np.float64]  #: (3, 3) float64, similarity of pixel coordinates

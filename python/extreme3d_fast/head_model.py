@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -260,6 +261,14 @@ class HeadModel:
     def all_faces(self) -> I32:
         """(F + ΣFp, 3) triangles of every part in the order of `part_names`, skin first."""
         return np.concatenate([self.part_faces[n] for n in self.part_names])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this model from others, so that coefficients are not taken for another's."""
+        digest = hashlib.sha256()
+        for array in (self.mean, self.identity, self.expression):
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
 
     # === Details ===
 

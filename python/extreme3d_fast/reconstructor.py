@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import cv2
@@ -15,11 +16,11 @@ from extreme3d_fast.bump import estimate_bump
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
-from extreme3d_fast.detect import FaceDetector, FaceLandmarks, crop_face
+from extreme3d_fast.detect import Crop
 from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.errors import NoFaceFound
+from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
-from extreme3d_fast.foundation import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
@@ -62,16 +63,13 @@ T = TypeVar("T")
 _MIN_COSINE = 0.2
 # A vertex further behind the depth buffer than this is covered by another part of the head, mm.
 _DEPTH_TOLERANCE = 2.0
-# Below this the network's points say little about the face, and the result warns.
-_MIN_LANDMARK_CONFIDENCE = 0.5
 # The bump map fades out at lips and lids, so that little is left to follow further in.
 _RINGS_INTO_OPENINGS = 5
-# A fit this far from its points (in fractions of the crop) is probably none, and the result warns.
-_MAX_LANDMARK_RMS = 0.02
 # A face more hidden, more cut off, or smaller than this is worth a warning.
 _OCCLUDED_WARNING = 0.15
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
+_FACE_MM = 165.0  # hairline to chin
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
 # Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
@@ -88,6 +86,9 @@ class Reconstructor:
         device: "cpu".
         threads: threads per stage, 1 to 256; the result is the same for any number.
         head_model: head model to fit; None for the built-in one.
+        foundation: where identity, expression and viewpoint come from: "auto" is the networks,
+            refined by landmarks that agree with them; "networks" or "landmarks" alone. Another head
+            model than the built-in one has landmarks alone.
         crop_size: side of the square crop that is reconstructed, px. More pixels, more vertices.
         detail: source of the bump map; see `Detail`.
         occlusion: how occluded pixels are filled: "smooth" from around them, "none" not at all.
@@ -111,12 +112,14 @@ class Reconstructor:
         device: Literal["cpu"] = "cpu",
         threads: int = 2,
         head_model: HeadModel | None = None,
+        foundation: FoundationMode = "auto",
         crop_size: int = 500,
         detail: Detail = "shading",
         occlusion: FillMethod = "smooth",
         symmetry: bool = True,
     ) -> None:
         _check_option("device", device, ("cpu",))
+        _check_option("foundation", foundation, ("auto", "networks", "landmarks"))
         _check_option("detail", detail, ("shading", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("crop_size", crop_size, 64, 4096)
@@ -133,8 +136,7 @@ class Reconstructor:
         self.occlusion = check_fill_method(occlusion)
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
-        self._detector = FaceDetector(threads=threads)
-        self._fitter = LandmarkFitter(model)
+        self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
@@ -163,13 +165,8 @@ class Reconstructor:
         with self._lock:
             timings: dict[str, float] = {}
             photo = _timed(timings, "load", load_image)(image)
-            detections = _timed(timings, "detect", self._detector.detect)(photo)
-            if not detections:
-                raise NoFaceFound(
-                    f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}"
-                )
-            points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detections[0])
-            return self._reconstruct(photo, points, timings)
+            foundation, crop = self._main_foundation(photo, timings)
+            return self._reconstruct(photo, foundation, crop, timings)
 
     def reconstruct_all(self, image: ImageSource) -> list[Face]:
         """Reconstruct every face of a photo, the main one first; empty if there is none.
@@ -183,11 +180,28 @@ class Reconstructor:
         with self._lock:
             photo = load_image(image)
             faces = []
-            for detection in self._detector.detect_all(photo):
+            timed = partial(_timed, {})
+            for found in self._estimator.find(photo, timed, every=True):
                 timings: dict[str, float] = {}
-                points = _timed(timings, "landmarks", self._detector.landmarks)(photo, detection)
-                faces.append(self._reconstruct(photo, points, timings))
+                timed = partial(_timed, timings)
+                estimate = self._estimator.estimate(photo, found, self.crop_size, timed)
+                faces.append(self._reconstruct(photo, *estimate, timings))
             return faces
+
+    def estimate_foundation(self, image: ImageSource) -> Foundation:
+        """Identity, expression and viewpoint of the main face of a photo, without its detail.
+
+        Args:
+            image: as for `reconstruct`.
+
+        Returns:
+            The foundation; head_model.vertices(identity, expression) is its mesh.
+
+        Raises:
+            NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`.
+        """
+        with self._lock:
+            return self._main_foundation(load_image(image), {})[0]
 
     def reconstruct_batch(self, images: Iterable[ImageSource]) -> list[Face]:
         """Reconstruct the main face of each photo, in order.
@@ -200,30 +214,34 @@ class Reconstructor:
             raise TypeError(f"images should be a sequence of photos, is one: {images!r}")
         return [self.reconstruct(image) for image in images]
 
+    def _main_foundation(
+        self, photo: npt.NDArray[np.uint8], timings: dict[str, float]
+    ) -> tuple[Foundation, Crop]:
+        timed = partial(_timed, timings)
+        found = self._estimator.find(photo, timed)
+        if not found:
+            raise NoFaceFound(f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}")
+        return self._estimator.estimate(photo, found[0], self.crop_size, timed)
+
     def _reconstruct(
-        self, photo: npt.NDArray[np.uint8], landmarks: FaceLandmarks, timings: dict[str, float]
+        self,
+        photo: npt.NDArray[np.uint8],
+        foundation: Foundation,
+        crop: Crop,
+        timings: dict[str, float],
     ) -> Face:
         model, threads = self.head_model, self.threads
         skin = slice(0, model.skin_vertex_count)
         faces, mirror = model.faces, model.mirror[skin]
-        warnings: list[str] = []
+        timed = partial(_timed, timings)
 
-        def timed(name: str, function: Callable[P, T]) -> Callable[P, T]:
-            return _timed(timings, name, function)
-
-        # crop and foundation (section 3): identity, expression, viewpoint
-        crop = timed("crop", crop_face)(photo, landmarks.points, size=self.crop_size)
-        points = _points_in_crop(landmarks.points, crop.crop_from_image)
-        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
-        foundation = timed("fit", self._fitter.fit)(points, self.crop_size)
+        # foundation (section 3): identity, expression, viewpoint
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
-        if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
-            warnings.append(f"face landmarks are not confident ({landmarks.confidence:.2f})")
-        face_px = float(np.ptp(landmarks.points[:, :2], axis=0).max())
+        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
+        warnings = list(foundation.warnings)
+        face_px = _face_size(foundation)
         if face_px < _SMALL_FACE_PX:
             warnings.append(f"the face is only {face_px:.0f} px large in the photo")
-        if foundation.landmark_rms > _MAX_LANDMARK_RMS * self.crop_size:
-            warnings.append(f"landmarks fit badly ({foundation.landmark_rms:.1f} px)")
 
         # foundation mesh F (Eq. 1-2) and what each pixel sees of it
         head = timed("head_model", model.vertices)(
@@ -368,6 +386,7 @@ class Reconstructor:
             foundation_faces=faces,
             identity=foundation.identity,
             expression=foundation.expression,
+            foundation_source=foundation.source,
             camera=camera,
             camera_from_head=camera_from_head,
             crop_from_image=crop.crop_from_image,
@@ -426,11 +445,10 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
 
 
-def _points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
-    """(468, 3) landmarks of the photo in the crop; relative depth scales with the picture."""
-    scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
-    xy = transform_pixels(crop_from_image, points[:, :2].astype(np.float64))
-    return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
+def _face_size(foundation: Foundation) -> float:
+    """Height of the face, hairline to chin, in px of the photo."""
+    scale = np.sqrt(np.linalg.det(foundation.crop_from_image[:2, :2]))
+    return float(_FACE_MM * foundation.camera.fx / foundation.camera_from_head[2, 3] / scale)
 
 
 def _photo_in_crop(

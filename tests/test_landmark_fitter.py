@@ -1,4 +1,4 @@
-"""Foundation fit from Face Mesh points: regions, contour, frames; real photos where present."""
+"""LandmarkFit fit from Face Mesh points: regions, contour, frames; real photos where present."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from research_data import DATA
 from extreme3d_fast import foundation, mesh
 from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.detect import FaceDetector, crop_face, transform_points
-from extreme3d_fast.foundation import FitSettings, Foundation, LandmarkFitter
+from extreme3d_fast.landmark_fit import FitSettings, LandmarkFit, LandmarkFitter
 from extreme3d_fast.head_model import HeadModel, LandmarkBasis
 
 F32 = npt.NDArray[np.float32]
@@ -203,12 +203,12 @@ def test_mirrored_points_do_not_crash() -> None:
     points, _ = face(10.0)
     points[:, 0] = 500.0 - points[:, 0]
     fit = FITTER.fit(points, 500)
-    assert isinstance(fit, Foundation)
+    assert isinstance(fit, LandmarkFit)
     assert np.isfinite(fit.identity).all()
 
 
 @pytest.fixture(scope="module")
-def photo_fits() -> list[Foundation]:
+def photo_fits() -> list[LandmarkFit]:
     """The paper's photos, found, cropped and fitted."""
     photos = sorted((DATA / "paper_photos").glob("[0-9][0-9].jpg"))
     if not photos:
@@ -226,7 +226,7 @@ def photo_fits() -> list[Foundation]:
 
 
 @pytest.mark.data
-def test_photos_are_explained_to_two_and_a_half_pixels(photo_fits: list[Foundation]) -> None:
+def test_photos_are_explained_to_two_and_a_half_pixels(photo_fits: list[LandmarkFit]) -> None:
     # on 500 px crops; least squares of the authors' 68 points reaches 2.7-3.6 px
     assert np.mean([f.landmark_rms for f in photo_fits]) < 2.5
     assert max(f.landmark_rms for f in photo_fits) < 5.0
@@ -234,7 +234,7 @@ def test_photos_are_explained_to_two_and_a_half_pixels(photo_fits: list[Foundati
 
 
 @pytest.mark.data
-def test_photos_give_plausible_people(photo_fits: list[Foundation]) -> None:
+def test_photos_give_plausible_people(photo_fits: list[LandmarkFit]) -> None:
     identity = np.stack([f.identity for f in photo_fits])
     assert np.sqrt((identity**2).mean(1)).max() < 1.0  # a typical head has 1
     assert np.abs(identity).max() < 4.0
@@ -244,7 +244,7 @@ def test_photos_give_plausible_people(photo_fits: list[Foundation]) -> None:
 
 
 @pytest.mark.data
-def test_photos_give_plausible_cameras(photo_fits: list[Foundation]) -> None:
+def test_photos_give_plausible_cameras(photo_fits: list[LandmarkFit]) -> None:
     for f in photo_fits:
         assert 500.0 < f.camera_from_head[2, 3] < 1500.0  # mm
         assert abs(f.yaw_pitch_roll[2]) < 8.0  # the crop is upright
