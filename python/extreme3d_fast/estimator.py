@@ -99,7 +99,7 @@ class Foundation:
 
 
 class Found(NamedTuple):
-    """A face in a photo: what the detector says of it, what the pose network says of it, or both."""
+    """A face in a photo: what the detector, the pose network, or both say of it."""
 
     detection: FaceDetection | None
     pose: PoseEstimate | None

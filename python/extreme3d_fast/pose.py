@@ -1,8 +1,8 @@
 """Viewpoint: the square that the networks look at, and the pose network that reads it (paper §3).
 
 The networks see a square of `SIDE_MM` round the middle of the face, as a pinhole of a nominal focal
-length sees it that looks at that middle. A pose is then a rotation, where the middle of the face is,
-and how large it appears.
+length sees it that looks at that middle. A pose is then a rotation, where the middle of the face
+is, and how large it appears.
 """
 
 from __future__ import annotations
