@@ -17,7 +17,7 @@ SOURCES = REPOSITORY / "python" / "extreme3d_fast"
 MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 
 # From the bottom up: a module imports only from layers below its own. Operations and the network
-# runtime never import each other, only the reconstructor joins them.
+# runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
     {"session", "_shading", "mesh", "model_readers"},
@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {
         "bump",
         "completion",
-        "foundation",
+        "landmark_fit",
         "occlusion",
         "registration",
         "render",
@@ -36,13 +36,16 @@ LAYERS: list[set[str]] = [
         "zipper",
     },
     {"detect", "face"},
+    {"pose"},
+    {"foundation", "localize"},
+    {"estimator"},
     {"reconstructor"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect"}
+NETWORK_RUNTIME = {"session", "detect", "pose", "foundation", "localize"}
 OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
 

@@ -71,6 +71,7 @@ def main() -> None:
         "crop_rule": CROP_RULE,
         "source": SOURCES,
         "licence": LICENCE,
+        "head_model": HeadModel.load().fingerprint,
         "samples": str(saved["state"]["step"] * int(settings["batch"])),
     }
     shipped = Shipped(network, len(names)).eval()

@@ -174,7 +174,8 @@ class FoundationEstimator:
         )
         camera, camera_from_head = found.pose.camera_in(crop.crop_from_image, crop_size)
         foundation = Foundation(
-            *coefficients,
+            coefficients.identity,
+            coefficients.expression,
             camera,
             camera_from_head.astype(np.float32),
             crop.crop_from_image,
