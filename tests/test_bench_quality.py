@@ -184,6 +184,19 @@ def test_lost_photos_do_not_count_in_the_drift() -> None:
     assert of_theirs["turn"]["mean"] == 6.0
 
 
+def test_photos_come_evenly_from_all_folders_and_face_the_camera() -> None:
+    def photo(i: int) -> photos.Photo:
+        r = rotation_from_angles(60 if i % 3 == 0 else 10)
+        name = f"{'ab'[i % 2]}/{i}.jpg"
+        return photos.Photo(name, Path(name), np.zeros((468, 2)), r, r)
+
+    many = [photo(i) for i in range(60)]
+    chosen = occlusion.choose(many, 10, seed=1)
+    assert [p.folder for p in chosen] == ["a"] * 5 + ["b"] * 5
+    assert all(occlusion.geodesic(p.whenet, rotation_from_angles(10)) < 1 for p in chosen)
+    assert chosen == occlusion.choose(many, 10, seed=1)
+
+
 # === Pasting ===
 
 
