@@ -107,12 +107,12 @@ def shrink_weights(path: Path, smallest: int = 2048) -> None:
     """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading."""
     model = onnx.load(path)
     graph, nodes = model.graph, []
-    users = {name: (node, node.input.index(name)) for node in graph.node for name in node.input}
+    users = {name: node for node in graph.node for name in node.input}
     for tensor in list(graph.initializer):
         weights = numpy_helper.to_array(tensor)
         if weights.dtype != np.float32 or weights.size < smallest or weights.ndim < 2:
             continue
-        node, _ = users[tensor.name]
+        node = users[tensor.name]
         transposed = any(a.name == "transB" and a.i == 1 for a in node.attribute)
         rows = node.op_type == "Conv" or transposed  # output channels first
         axes = tuple(range(1, weights.ndim)) if rows else tuple(range(weights.ndim - 1))
