@@ -23,10 +23,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from extreme3d_fast import _core
 from extreme3d_fast.camera import (
     CAMERA_FROM_FRONTAL_HEAD,
     Camera,
     angles_from_rotation,
+    rotation_from_angles,
     rotation_from_vector,
     vector_from_rotation,
 )
@@ -418,6 +420,193 @@ def pooled(labels: list[Label]) -> Float:
     return np.asarray(own.sum(0) / (1.0 + said.sum(0)))
 
 
+def profile_yaw(name: str) -> float:
+    """Degrees of turn, > 0 to the subject's left, as the name of a fasseg_profile photo says."""
+    found = re.search(r"_yaw([+-]?[0-9]+)", name)
+    return -float(found[1]) if found else 0.0
+
+
+# Colours of the parts in fasseg_profile_labels, RGB.
+PART_COLOURS = {"eye": (0, 0, 255), "nose": (0, 255, 255), "mouth": (0, 255, 0)}
+# Face Mesh points of the subject's right side, which a head turned to its left shows, and of the
+# left side: outer corner, inner corner, upper and lower lid; corner of the mouth; wing of the nose.
+EYE = ([33, 133, 159, 145], [263, 362, 386, 374])
+MOUTH_CORNER = (61, 291)
+NOSE_WING = (64, 294)
+NOSE_TIP, LIPS_FRONT, NOSE_ROOT = 4, [0, 17], 168
+PROFILE_SIGMA = 7.0  # degrees round the turn in the name, and round an upright head
+MAX_PROFILE_RMS = 9.0  # mm, over six points of a head of another shape
+
+
+def largest_part(labels: npt.NDArray[np.uint8], colour: tuple[int, int, int]) -> Float | None:
+    """(n, 2) px of the largest connected part of a colour."""
+    close = (np.abs(labels.astype(int) - colour).max(2) < 60).astype(np.uint8)
+    count, index, stats, _ = cv2.connectedComponentsWithStats(close)
+    if count < 2:
+        return None
+    part = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    if stats[part, cv2.CC_STAT_AREA] < 100:
+        return None
+    y, x = np.nonzero(index == part)
+    return np.column_stack([x, y]) + 0.5
+
+
+def part_points(labels: npt.NDArray[np.uint8], yaw: float) -> tuple[Float, Float] | None:
+    """Six points (6, 2) px of the labelled parts of a profile and their deviations in mm.
+
+    In the order of `part_landmarks`: eye, tip, wing and root of the nose, corner and front of lips.
+    """
+    eye, nose, mouth = (largest_part(labels, PART_COLOURS[k]) for k in ("eye", "nose", "mouth"))
+    if eye is None or nose is None or mouth is None:
+        return None
+    forward = np.sign(yaw) * np.array([1.0, 0.0])
+
+    def end(part: Float, direction: Float) -> Float:
+        along = part @ direction
+        return np.asarray(part[along >= along.max() - 1.5].mean(0))
+
+    points = [
+        eye.mean(0),
+        end(nose, forward),
+        end(nose, -forward),
+        end(nose, np.array([0.0, -1.0])),
+        end(mouth, -forward),
+        end(mouth, forward),
+    ]
+    return np.array(points), np.array([3.0, 2.5, 5.0, 8.0, 4.0, 5.0])
+
+
+def part_landmarks(points: Float, yaw: float) -> Float:
+    """(..., 468 or more, 3) landmarks -> (..., 6, 3), what `part_points` sees; linear."""
+    side = 0 if yaw > 0 else 1
+    return np.stack(
+        [
+            points[..., EYE[side], :].mean(-2),
+            points[..., NOSE_TIP, :],
+            points[..., NOSE_WING[side], :],
+            points[..., NOSE_ROOT, :],
+            points[..., MOUTH_CORNER[side], :],
+            points[..., LIPS_FRONT, :].mean(-2),
+        ],
+        -2,
+    )
+
+
+def profile_labels(labeller: Labeller, photos: Path, known: dict[str, Label]) -> dict[str, Label]:
+    """Poses of profiles from labelled parts, on the person's shape where other photos gave one."""
+    basis = labeller.basis
+    shapes: dict[str, list[Float]] = collections.defaultdict(list)
+    for name, label in known.items():
+        shapes[person_of(name)].append(label.identity)
+    found: dict[str, Label] = {}
+    count: collections.Counter[str] = collections.Counter()
+    for path in sorted((photos / "fasseg_profile").glob("*.jpg")):
+        name = f"fasseg_profile/{path.name}"
+        yaw = profile_yaw(name)
+        if abs(yaw) < 45 or name in known:
+            continue
+        parts = load_photo(photos / "fasseg_profile_labels" / f"{path.stem}.png")
+        seen = part_points(parts, yaw)
+        if seen is None:
+            count["parts missing"] += 1
+            continue
+        identity = np.mean(shapes.get(person_of(name), [np.zeros(len(basis.identity))]), 0)
+        shape = basis.mean + np.tensordot(identity, basis.identity, 1)
+        model = part_landmarks(np.asarray(shape, np.float64), yaw)
+        label = profile_label(model, *seen, yaw)
+        if label.rms > MAX_PROFILE_RMS:
+            count["parts do not fit"] += 1
+            continue
+        count["kept"] += 1
+        label.identity, label.expression = identity, np.zeros(len(basis.expression))
+        found[name] = label
+    print("profiles", dict(count))
+    if found:
+        said = [profile_yaw(n) for n in found]
+        fitted = [angles_from_rotation(v.camera_from_head)[0] for v in found.values()]
+        print("fitted by turn of the name:", turns(said, fitted))
+    return found
+
+
+def turns(said: list[float], fitted: list[float]) -> dict[int, float]:
+    return {
+        int(turn): round(
+            float(np.mean([f for s, f in zip(said, fitted, strict=True) if s == turn])), 1
+        )
+        for turn in sorted(set(said))
+    }
+
+
+def profile_label(model: Float, points: Float, sigma: Float, yaw: float) -> Label:
+    """Pose of six points of a rigid head in the store camera; the crop follows the pose."""
+    none = np.zeros((0, len(model), 3), np.float32)
+    fitter = _core.LandmarkFitter(model.astype(np.float32), none, none)
+    pose = np.eye(4)
+    pose[:3, :3] = rotation_from_angles(yaw)
+    pose[:3, 3] = [0.0, 0.0, DISTANCE] - pose[:3, :3] @ FACE_CENTER
+    # Eye to mouth sets the scale to begin with, the mean of the points the place.
+    drawn = STORE_CAMERA.project(model @ pose[:3, :3].T + pose[:3, 3])
+    scale = np.linalg.norm(drawn[0] - drawn[4]) / np.linalg.norm(points[0] - points[4])
+    matrix = np.diag([scale, scale, 1.0])
+    matrix[:2, 2] = drawn.mean(0) - scale * points.mean(0)
+    options = _core.LandmarkFitOptions(
+        focal=STORE_CAMERA.fx,
+        focal_log_sigma=0.0,
+        cx=STORE_CAMERA.cx,
+        cy=STORE_CAMERA.cy,
+        identity_sigma=1.0,
+        expression_sigma=1.0,
+        expression_min=0.0,
+        expression_max=1.0,
+        huber=2.0,
+        max_iterations=50,
+        tolerance=1e-6,
+    )
+    px = STORE_CAMERA.fx / DISTANCE * sigma
+    prior = pose.copy()
+    for _ in range(3):
+        # The prior's upright is the photo's.
+        roll = np.arctan2(matrix[1, 0], matrix[0, 0])
+        prior[:3, :3] = rotation_from_vector([0, 0, roll]) @ rotation_from_angles(yaw)
+        prior[:3, 3] = [0.0, 0.0, DISTANCE] - prior[:3, :3] @ FACE_CENTER
+        fit = fitter.fit(
+            transform_points(matrix, points).astype(np.float32),
+            np.repeat(1.0 / px[:, None], 2, 1).astype(np.float32),
+            options,
+            camera_from_head=prior.astype(np.float32),
+            rotation_sigma=np.radians(PROFILE_SIGMA),
+        )
+        step, pose = canonical(STORE_CAMERA, fit["camera_from_head"])
+        matrix = step @ matrix
+    nothing = np.zeros(0)
+    return Label(
+        nothing, nothing, pose, matrix, nothing, fit["rms"] * DISTANCE / STORE_CAMERA.fx, 1.0
+    )
+
+
+def profile_weights(_: str, label: Label) -> tuple[float, float, float]:
+    return (0.1 if label.identity.any() else 0.0), 0.0, 0.7
+
+
+def outline(labeller: Labeller, label: Label) -> Float:
+    """(n, 2) px: where the head's surface turns away from the store camera."""
+    model = labeller.model
+    vertices = model.vertices(identity=label.identity, expression=label.expression)
+    seen = move(label.camera_from_head, vertices)
+    triangles = seen[model.faces]
+    facing = np.einsum(
+        "fc,fc->f",
+        np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]),
+        triangles[:, 0],
+    )
+    edges = np.sort(model.faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1)
+    front = np.repeat(facing < 0, 3)
+    keys, inverse, n = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
+    fronts = np.bincount(inverse.ravel(), front, len(keys))
+    rim = keys[(n == 2) & (fronts == 1)]
+    return np.asarray(STORE_CAMERA.project(seen[rim].mean(1)), np.float64)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
@@ -434,7 +623,7 @@ def main() -> None:
     chosen = [
         i
         for i, name in enumerate(teachers.names)
-        if not (name.startswith("fasseg_profile") and profile_yaw(name) >= 60)
+        if not (name.startswith("fasseg_profile") and abs(profile_yaw(name)) >= 60)
     ]
     if args.limit:
         chosen = chosen[:: max(1, len(chosen) // args.limit)]
@@ -445,7 +634,22 @@ def main() -> None:
     labels = photo_labels(labeller, teachers, chosen, read)
     write_set(args.out, "photos", labels, read)
     print(len(labels), "photos in", args.out / "photos.npz")
+    profiles = profile_labels(labeller, photos, labels)
+    write_set(args.out, "profiles", profiles, read, profile_weights)
+    print(len(profiles), "photos in", args.out / "profiles.npz")
     if args.sheet:
+        picks = list(profiles)[:: max(1, len(profiles) // 32)]
+        contact_sheet(
+            args.sheet.with_stem(args.sheet.stem + "_profiles"),
+            [warp_similarity(read(n), profiles[n].crop_from_image, STORE) for n in picks],
+            [outline(labeller, profiles[n]) for n in picks],
+            [
+                f"{angles_from_rotation(profiles[n].camera_from_head)[0]:.0f}"
+                f" {angles_from_rotation(profiles[n].camera_from_head)[1]:.0f}"
+                f" rms {profiles[n].rms:.1f} {Path(n).stem[-14:]}"
+                for n in picks
+            ],
+        )
         rng = np.random.default_rng(0)
         turned = np.array([v.turned for v in labels.values()])
         names = np.array(list(labels))
@@ -464,12 +668,6 @@ def main() -> None:
                 for n in picks
             ],
         )
-
-
-def profile_yaw(name: str) -> float:
-    """Degrees of turn, unsigned, in the name of a photo of fasseg_profile."""
-    found = re.search(r"_yaw([+-]?[0-9]+)", name)
-    return abs(float(found[1])) if found else 0.0
 
 
 if __name__ == "__main__":
