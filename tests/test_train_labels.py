@@ -95,7 +95,8 @@ def test_pooled_shape_follows_who_knows() -> None:
         k = np.full(3, value)
         return lb.Label(k, k, np.eye(4), np.eye(3), np.full(3, sigma), 1.0, 0.0)
 
-    # A photo that says nothing does not count; two of equal precision meet with less prior.
+    # Twice the same photo says somewhat more than once, against the prior.
     sure, blank = label(0.5, 0.5), label(0.0, 1.0)
-    np.testing.assert_allclose(lb.pooled([sure, blank]), 0.5 * 4.0 / 4.0, rtol=1e-9)
-    assert lb.pooled([sure, sure])[0] > 0.5
+    np.testing.assert_allclose(lb.pooled([sure]), 0.5, rtol=1e-9)
+    assert 0.5 < lb.pooled([sure, sure])[0] < 0.6
+    assert 0.3 < lb.pooled([sure, blank])[0] < 0.5

@@ -61,6 +61,7 @@ MAX_OUTSIDE = 0.12  # share of the points outside the photo
 EXPRESSION_SIGMA = 0.15  # of the scores
 # Score of a face at rest, which would squint in every label.
 SQUINT_AT_REST = 0.4
+SHARED_ERROR = 0.5  # correlation of the errors of a person's photos
 POOLED_SIGMA = 0.05  # of the shape of a person, once pooled
 MASK_WEIGHTS = (0.0, 0.2, 0.7)  # identity, expression, pose under a mask
 
@@ -411,13 +412,13 @@ def photo_labels(
 
 def pooled(labels: list[Label]) -> Float:
     """(K,) shape of a person: the photos' estimates by what each one's points say."""
-    said = np.array(
-        [np.maximum(v.identity_sigma**-2.0 - 1.0, 0.0) * (1.0 - 0.8 * v.turned) for v in labels]
-    )
+    believed = np.array([1.0 - 0.8 * v.turned for v in labels])
+    # Photos of one person err together: many say no more than 1 / SHARED_ERROR of them.
+    believed /= 1.0 + SHARED_ERROR * (len(labels) - 1)
+    precision = np.array([v.identity_sigma**-2.0 for v in labels])
+    said = believed @ np.maximum(precision - 1.0, 0.0)
     # A photo's posterior mean is its data's mean drawn towards 0 by the prior.
-    own = np.array([v.identity * v.identity_sigma**-2.0 for v in labels])
-    own *= np.array([1.0 - 0.8 * v.turned for v in labels])[:, None]
-    return np.asarray(own.sum(0) / (1.0 + said.sum(0)))
+    return np.asarray(believed @ (precision * [v.identity for v in labels]) / (1.0 + said))
 
 
 def profile_yaw(name: str) -> float:
