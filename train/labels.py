@@ -33,14 +33,14 @@ from extreme3d_fast.camera import (
     vector_from_rotation,
 )
 from extreme3d_fast.detect import transform_points, warp_similarity
-from extreme3d_fast.foundation import (
+from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.landmark_fit import (
     N_LANDMARKS,
     FitPrior,
     FitSettings,
-    Foundation,
+    LandmarkFit,
     LandmarkFitter,
 )
-from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import transform_points as move
 from extreme3d_fast.mesh import vertex_normals
 from extreme3d_fast.pose import FACE_CENTER, head_square
@@ -63,6 +63,9 @@ EXPRESSION_SIGMA = 0.15  # of the scores
 SQUINT_AT_REST = 0.4
 SHARED_ERROR = 0.5  # correlation of the errors of a person's photos
 POOLED_SIGMA = 0.05  # of the shape of a person, once pooled
+GOOD_SOURCES = ("celebamask", "utkface")  # sharp, near-frontal
+MEASURED_SOURCES = (*GOOD_SOURCES, "youtube_faces")  # with enough people for a mean of their own
+SHARED_MEAN = 0.5  # of the good sources' mean is the population's, not the points' error
 MASK_WEIGHTS = (0.0, 0.2, 0.7)  # identity, expression, pose under a mask
 
 
@@ -148,7 +151,7 @@ class Labeller:
         facing = -(self.normals @ rotation.T)[:, 2]
         return np.asarray(1.0 - turned * (1.0 - np.clip(facing / 0.3, 0.05, 1.0)))
 
-    def fit(self, points: Float, matrix: Float, **prior: Any) -> Foundation:
+    def fit(self, points: Float, matrix: Float, **prior: Any) -> LandmarkFit:
         """Points (478, 3) of the photo, seen through a similarity onto the store crop."""
         trust = prior.pop("trust", None)
         scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
@@ -156,7 +159,7 @@ class Labeller:
         known = FitPrior(camera=STORE_CAMERA, focal_log_sigma=0.0, **prior)
         return self.fitter.fit(seen, STORE, prior=known, trust=trust)
 
-    def first(self, points: Float) -> tuple[Float, Foundation]:
+    def first(self, points: Float) -> tuple[Float, LandmarkFit]:
         """A crop near the canonical one, and the fit there to the points alone."""
         low, high = points[:, :2].min(0), points[:, :2].max(0)
         scale = 0.55 * STORE / (high - low).max()
@@ -164,7 +167,7 @@ class Labeller:
         matrix[:2, 2] = STORE / 2 - scale * (low + high) / 2
         return self.settle(points, matrix, self.fit(points, matrix))
 
-    def settle(self, points: Float, matrix: Float, fit: Foundation) -> tuple[Float, Foundation]:
+    def settle(self, points: Float, matrix: Float, fit: LandmarkFit) -> tuple[Float, LandmarkFit]:
         """Moves to the fit's canonical crop and fits there again, without more knowledge."""
         step, pose = canonical(STORE_CAMERA, fit.camera_from_head)
         matrix = step @ matrix
@@ -174,7 +177,7 @@ class Labeller:
         self,
         points: Float,
         matrix: Float,
-        fit: Foundation,
+        fit: LandmarkFit,
         rotation: Float | None,
         turned: float,
         **prior: Any,
@@ -323,7 +326,7 @@ def contact_sheet(
     cv2.imwrite(str(path), np.vstack(rows))
 
 
-def offset(free: dict[int, tuple[Float, Foundation]], teachers: Teachers) -> Float:
+def offset(free: dict[int, tuple[Float, LandmarkFit]], teachers: Teachers) -> Float:
     """Rotation of WHENet's head axes in ours: the median over faces nearly frontal."""
     away = []
     for i, (matrix, fit) in free.items():
@@ -334,7 +337,7 @@ def offset(free: dict[int, tuple[Float, Foundation]], teachers: Teachers) -> Flo
     return rotation_from_vector(np.median(away, 0)) if away else np.eye(3)
 
 
-def in_photo(matrix: Float, fit: Foundation) -> Float:
+def in_photo(matrix: Float, fit: LandmarkFit) -> Float:
     """Rotation of a fit in a rolled crop, in the photo's own axes."""
     roll = np.arctan2(matrix[1, 0], matrix[0, 0])
     return np.asarray(
@@ -347,7 +350,7 @@ def photo_labels(
 ) -> dict[str, Label]:
     """Labels of the photos that the teachers agree on; prints the tally."""
     tally: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    free: dict[int, tuple[Float, Foundation]] = {}
+    free: dict[int, tuple[Float, LandmarkFit]] = {}
     for i in chosen:
         try:
             free[i] = labeller.first(teachers.points(i))
@@ -413,20 +416,21 @@ def photo_labels(
 def center(labels: dict[str, Label]) -> None:
     """Takes out of every source what its shapes have in common beyond the population's own mean.
 
-    Points of small or compressed photos err alike, and the error reads as shape: on the rendered
-    scans, half of the mean of the good sources explains the faces best.
+    Points of small or compressed photos err alike, and that reads as shape. Half the mean of the
+    good sources explains the rendered scans best, all of it worse than none.
     """
     sources = collections.defaultdict(list)
     for name, label in labels.items():
         sources[name.split("/")[0]].append(label)
     means = {
-        source: np.mean([v.identity for v in of if v.turned < 0.5], axis=0)
-        for source, of in sources.items()
+        source: np.mean([v.identity for v in found if v.turned < 0.7], axis=0)
+        for source, found in sources.items()
+        if source in MEASURED_SOURCES
     }
-    people = SHARED_MEAN * np.mean([means[source] for source in GOOD_SOURCES], axis=0)
-    for source, of in sources.items():
-        for label in of:
-            label.identity += people - means[source if source in POOLED_SOURCES else GOOD_SOURCES[0]]
+    good = np.mean([means[source] for source in GOOD_SOURCES if source in means], axis=0)
+    for source, found in sources.items():
+        for label in found:
+            label.identity = label.identity - means.get(source, good) + SHARED_MEAN * good
 
 
 def pooled(labels: list[Label]) -> Float:
@@ -652,6 +656,7 @@ def main() -> None:
         return load_photo(photos / name)
 
     labels = photo_labels(labeller, teachers, chosen, read)
+    center(labels)
     write_set(args.out, "photos", labels, read)
     print(len(labels), "photos in", args.out / "photos.npz")
     profiles = profile_labels(labeller, photos, labels)

@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extreme3d_fast.landmark_fit import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.landmark_fit import LandmarkFitter
 from extreme3d_fast.mesh import transform_points, vertex_faces, vertex_normals
 from extreme3d_fast.rasterize import rasterize, vertex_visibility
 from extreme3d_fast.texture import vertex_colors
