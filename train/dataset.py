@@ -71,7 +71,10 @@ class Data:
             raise SystemExit(f"no training sets in {folder}: run labels.py and synthesis.py")
         self.sets = [Photos(p) for p in paths]
         self.kind = np.concatenate(
-            [np.full(len(s.images), p.stem.split("_")[0]) for s, p in zip(self.sets, paths)]
+            [
+                np.full(len(s.images), p.stem.split("_")[0])
+                for s, p in zip(self.sets, paths, strict=True)
+            ]
         )
         self.place = np.concatenate(
             [

@@ -288,7 +288,9 @@ class Validation:
         return result
 
     def foundation(self, outs: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        identity, expression, descriptor = (torch.cat(x).float().cpu() for x in zip(*outs))
+        identity, expression, descriptor = (
+            torch.cat(x).float().cpu() for x in zip(*outs, strict=True)
+        )
         b, loss = self.batch, self.loss.cpu()
         result = {}
         for kind, here in (("real", self.real), ("synthetic", ~self.real)):
@@ -352,7 +354,7 @@ def draw_curves(run: Path) -> None:
         figsize=(16, 3 * math.ceil(len(names) / columns)),
         squeeze=False,
     )
-    for axis, name in zip(axes.flat, names):
+    for axis, name in zip(axes.flat, names, strict=False):
         axis.plot([x["step"] for x in lines if name in x], [x[name] for x in lines if name in x])
         axis.set_title(name)
     figure.tight_layout()
