@@ -76,7 +76,7 @@ class FoundationLoss(nn.Module):
             student = descriptor[known]
             losses["descriptor"] = (student - teacher).square().sum(1).add(1e-6).sqrt().mean() * 3
             target = cosines(teacher - self.mean_descriptor)
-            off = ~torch.eye(len(target), dtype=torch.bool)
+            off = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
             losses["who"] = (cosines(identity[known]) - target)[off].square().mean() * 12
         return losses
 

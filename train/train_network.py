@@ -127,6 +127,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--depth", default="dlib29", choices=SETTINGS)
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the crop, px")
     parser.add_argument("--dlib", type=Path, help="weights of convert_dlib.py to start from")
     parser.add_argument("--every", type=int, default=500, help="steps between validations")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
@@ -150,7 +151,7 @@ def build(options: argparse.Namespace, model: HeadModel, data: Data) -> nn.Modul
             backbone, n_identity=model.n_identity, n_expression=model.n_expression
         )
     rng = np.random.default_rng(0)
-    maker = SampleMaker(data, options.occluders, options.task)
+    maker = SampleMaker(data, options.occluders, options.task, options.size)
     chosen = rng.choice(data.rows, 128)
     images = normalised(collate([maker.make(rng, int(row)) for row in chosen])["image"])
     with torch.no_grad():
@@ -237,7 +238,7 @@ class Validation:
     ):
         self.task, self.data, self.device, self.bf16 = options.task, data, device, options.bf16
         rng = np.random.default_rng(7)
-        maker = SampleMaker(data, options.occluders, "validation")
+        maker = SampleMaker(data, options.occluders, "validation", options.size)
         rows = data.rows
         if options.task == "foundation":
             rows = rows[data.kind[rows] != "profiles"]
