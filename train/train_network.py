@@ -58,7 +58,13 @@ def main() -> None:
         print(f"goes on from step {state['step']}", flush=True)
     steps = options.samples // options.batch
     samples = Samples(
-        options.sets, options.occluders, options.task, options.batch, state["step"], options.seed
+        options.sets,
+        options.occluders,
+        options.task,
+        options.size,
+        options.batch,
+        state["step"],
+        options.seed,
     )
     loader = torch.utils.data.DataLoader(
         samples,
