@@ -209,7 +209,7 @@ def test_no_squares_give_no_answers():
     [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None],
     ids=["grey", "float", "empty", "none"],
 )
-def test_photos_that_are_none_are_refused(photo, monkeypatch):
+def test_photos_that_are_none_are_refused(photo):
     networks = SimpleNamespace(size=128)
     with pytest.raises(InvalidImage):
         PoseNetwork.estimate(networks, photo, [])
