@@ -185,11 +185,7 @@ def test_foundation_comes_from_where_it_is_asked_for(portrait, mode):
     reconstructor = e3d.Reconstructor(foundation=mode, crop_size=250)
     face = reconstructor.reconstruct(portrait)
     assert face.foundation_source == mode
-    assert_principal_point_is_in_the_face(face)
-
-
-def assert_principal_point_is_in_the_face(face):
-    assert np.isfinite(face.depth[int(face.camera.cy), int(face.camera.cx)])
+    assert np.isfinite(face.depth[int(face.camera.cy), int(face.camera.cx)])  # looks at the face
 
 
 def test_another_head_model_takes_landmarks(portrait):
