@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -71,7 +71,8 @@ def is_held_out(person: str) -> bool:
     return zlib.crc32(person.encode()) % HELD_OUT == 0
 
 
-def held_out_photos(data: Path, folders: Sequence[str] = FOLDERS) -> list[Photo]:
+@cache
+def held_out_photos(data: Path, folders: tuple[str, ...] = FOLDERS) -> list[Photo]:
     """Photos of held-out persons that all teachers have labelled, by name."""
     labels = np.load(data / "photos" / "face_labels.npz")
     landmarks = np.load(data / "photos" / "landmarks478.npz")

@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure the tables one by one, printing each as it is done."""
     if not options.data.is_dir():
         raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
+    if options.pairs and not options.lfw:
+        raise SystemExit("--pairs needs --lfw, the folder of its photos")
     columns, missing = load_columns(options.threads)
     if not columns:
         raise SystemExit("; ".join(f"{title}: {why}" for title, why in missing.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class View:
     box: np.ndarray  # (4,) px, tight box of the mean face's points in this pose
 
 
+@cache
 def load_scans(folder: Path, model: Any) -> list[Scan]:
     """The three scans of the research data.
 

@@ -24,11 +24,11 @@ DISTANCE = FOCAL_SIDES * SIDE_MM  # mm to the face centre of a canonical crop
 
 @dataclass(frozen=True)
 class Jitter:
-    """Deviations of a crop from the canonical square: shift in sides, log scale, roll in radians."""
+    """Deviations of a crop from the canonical square."""
 
-    shift: float
+    shift: float  # sides
     log_scale: float
-    roll: float
+    roll: float  # radians
 
 
 # A crop from the networks' own first look, and one from a detector or a search.

@@ -21,7 +21,6 @@ from augment import (
 
 from extreme3d_fast.head_model import HeadModel
 
-NETWORK_SIZE = 128
 FIELDS = ("identity", "expression", "rotation", "translation", "val")
 WEIGHTS = ("weight_identity", "weight_expression", "weight_pose")
 DESCRIPTOR = 128
@@ -121,16 +120,21 @@ class Samples(torch.utils.data.IterableDataset):
 
     Args:
         task: "pose" (wide jitter, negatives) or "foundation" (fine jitter, persons in pairs).
+        size: side of the crops, px.
+        batch: samples a step.
+        start: first step.
     """
 
-    def __init__(self, folder: Path, occluders: Path, task: str, batch: int, start: int, seed: int):
-        self.folder, self.occluders, self.task = folder, occluders, task
+    def __init__(
+        self, folder: Path, occluders: Path, task: str, size: int, batch: int, start: int, seed: int
+    ) -> None:
+        self.folder, self.occluders, self.task, self.size = folder, occluders, task, size
         self.batch, self.start, self.seed = batch, start, seed
 
     def __iter__(self):
         cv2.setNumThreads(1)
         data = Data(self.folder, validation=False)
-        maker = SampleMaker(data, self.occluders, self.task)
+        maker = SampleMaker(data, self.occluders, self.task, self.size)
         chance = sampling_weights(data, 0.45 if self.task == "pose" else 0.35)
         persons: dict[str, list[int]] = {}
         for i in data.rows[data.real[data.rows]]:
@@ -150,8 +154,10 @@ class Samples(torch.utils.data.IterableDataset):
 
 
 class SampleMaker:
-    def __init__(self, data: Data, occluders: Path, task: str) -> None:
-        self.data, self.task = data, task
+    """Makes samples of `size` px from rows of the data."""
+
+    def __init__(self, data: Data, occluders: Path, task: str, size: int) -> None:
+        self.data, self.task, self.size = data, task, size
         self.occluders = Occluders(occluders)
         self.mirror = Mirror.of(HeadModel.load())
         real = next((s for s in data.sets if s.labels["name"][0].startswith("celeb")), data.sets[0])
@@ -176,7 +182,7 @@ class SampleMaker:
             jitter = (REFINED, DETECTED, SEARCHED)[rng.choice(3, p=[0.5, 0.36, 0.14])]
         else:
             jitter = REFINED if rng.random() < 0.85 else DETECTED
-        crop, rotation, place = jittered(rng, image, rotation, translation, jitter, NETWORK_SIZE)
+        crop, rotation, place = jittered(rng, image, rotation, translation, jitter, self.size)
         return self._sample(row, degrade(rng, crop), rotation, place, identity, expression)
 
     def make_clean(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
@@ -184,7 +190,7 @@ class SampleMaker:
         d = self.data
         rotation, translation = d.rotation[row].astype(float), d.translation[row].astype(float)
         crop, rotation, place = jittered(
-            rng, d.image(row), rotation, translation, REFINED, NETWORK_SIZE
+            rng, d.image(row), rotation, translation, REFINED, self.size
         )
         return self._sample(row, crop, rotation, place, d.identity[row], d.expression[row])
 
@@ -209,7 +215,7 @@ class SampleMaker:
             occlude(rng, image, self.occluders, self.backgrounds)
         d = self.data
         return {
-            "image": degrade(rng, cv2.resize(image, (NETWORK_SIZE, NETWORK_SIZE))),
+            "image": degrade(rng, cv2.resize(image, (self.size, self.size))),
             "rotation": np.diag([1, -1, -1]).astype(np.float32),
             "place": np.zeros(3, np.float32),
             "identity": np.zeros_like(d.identity[row]),

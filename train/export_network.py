@@ -17,7 +17,6 @@ import onnx
 import onnxruntime
 import torch
 from convert_dlib import export
-from dataset import NETWORK_SIZE
 from foundation_network import FoundationNetwork
 from networks import DLIB_MEAN, DLIB_STD, ResidualNetwork
 from onnx import numpy_helper
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--version", default="1")
     options = parser.parse_args()
     saved = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-    settings = saved["settings"]
+    settings = {"size": "128", **saved["settings"]}
     task = settings["task"]
     network = make(settings)
     network.load_state_dict(saved["average"])
@@ -64,7 +63,7 @@ def main() -> None:
     metadata = {
         "name": task,
         "version": options.version,
-        "input_size": str(NETWORK_SIZE),
+        "input_size": settings["size"],
         "colour_order": "RGB",
         "mean": "0",
         "std": "1",
@@ -75,7 +74,7 @@ def main() -> None:
         "samples": str(saved["state"]["step"] * int(settings["batch"])),
     }
     shipped = Shipped(network, len(names)).eval()
-    export(shipped, path, NETWORK_SIZE, names, metadata)
+    export(shipped, path, int(settings["size"]), names, metadata)
     shrink_weights(path)
     print(
         json.dumps(
@@ -87,6 +86,7 @@ def main() -> None:
 def make(settings: dict[str, str]) -> nn.Module:
     """The network of a run, with random weights."""
     task, depth, width = settings["task"], settings["depth"], float(settings["width"])
+    size = int(settings["size"])
     stages = 4 if task == "pose" and depth == "dlib29" else None
     backbone = ResidualNetwork(depth, width=width, stages=stages)
     model = HeadModel.load()
@@ -99,7 +99,7 @@ def make(settings: dict[str, str]) -> nn.Module:
     )
     network.eval()
     with torch.no_grad():
-        network(torch.zeros(1, 3, NETWORK_SIZE, NETWORK_SIZE))  # makes the lazy layers
+        network(torch.zeros(1, 3, size, size))  # makes the lazy layers
     return network
 
 
@@ -107,12 +107,12 @@ def shrink_weights(path: Path, smallest: int = 2048) -> None:
     """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading."""
     model = onnx.load(path)
     graph, nodes = model.graph, []
-    users = {name: (node, node.input.index(name)) for node in graph.node for name in node.input}
+    users = {name: node for node in graph.node for name in node.input}
     for tensor in list(graph.initializer):
         weights = numpy_helper.to_array(tensor)
         if weights.dtype != np.float32 or weights.size < smallest or weights.ndim < 2:
             continue
-        node, _ = users[tensor.name]
+        node = users[tensor.name]
         transposed = any(a.name == "transB" and a.i == 1 for a in node.attribute)
         rows = node.op_type == "Conv" or transposed  # output channels first
         axes = tuple(range(1, weights.ndim)) if rows else tuple(range(weights.ndim - 1))
@@ -136,7 +136,8 @@ def shrink_weights(path: Path, smallest: int = 2048) -> None:
 
 def compare(network: nn.Module, path: Path, names: list[str]) -> dict[str, float]:
     """Largest difference per output between the file and the network in float32."""
-    images = np.random.default_rng(0).uniform(0, 255, (4, NETWORK_SIZE, NETWORK_SIZE, 3))
+    size = int(onnx.load(path).graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+    images = np.random.default_rng(0).uniform(0, 255, (4, size, size, 3))
     images = images.astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     got = session.run(names, {"image": images})

@@ -76,14 +76,14 @@ class FoundationLoss(nn.Module):
             student = descriptor[known]
             losses["descriptor"] = (student - teacher).square().sum(1).add(1e-6).sqrt().mean() * 3
             target = cosines(teacher - self.mean_descriptor)
-            off = ~torch.eye(len(target), dtype=torch.bool)
+            off = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
             losses["who"] = (cosines(identity[known]) - target)[off].square().mean() * 12
         return losses
 
 
 def face_rows(model: HeadModel, count: int = 450) -> np.ndarray:
-    """Coarse vertices of the face, evenly chosen: before z = 20 mm and above the chin's underside."""
-    x, y, z = model.mean.T
+    """Coarse vertices of the face (before the ears, above the throat), evenly chosen."""
+    _, y, z = model.mean.T
     face = np.flatnonzero((z > 20) & (y > -100) & (y < 85))
     return np.sort(np.random.default_rng(0).choice(face, min(count, len(face)), replace=False))
 

@@ -1,9 +1,9 @@
 """The network for the viewpoint v (paper §3), and what it is trained for.
 
-Six degrees of freedom without singularity: the rotation as its first two columns (Zhou et al. 2019),
-the place of the face centre in the crop, and the log of its distance; and how well the crop is
-placed on a face. The rotation is that of a camera which looks at the face centre, so that moving the
-crop does not change it.
+Six degrees of freedom without singularity: the rotation as its first two columns (Zhou et al.
+2019), the place of the face centre in the crop, and the log of its distance; and how well the crop
+is placed on a face. The rotation is that of a camera which looks at the face centre, so that moving
+the crop does not change it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PoseNetwork(nn.Module):
 
 
 def rotation_of(six: Tensor) -> Tensor:
-    """(B, 3, 3) rotations from (B, 6): two columns, made orthonormal; the third is their product."""
+    """(B, 3, 3) rotations from (B, 6): two columns, made orthonormal, and their product."""
     first = F.normalize(six[:, :3], dim=1)
     second = F.normalize(six[:, 3:6] - (first * six[:, 3:6]).sum(1, keepdim=True) * first, dim=1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], 2)

@@ -44,13 +44,15 @@ MAX_YAW, MAX_PITCH = 100.0, 45.0  # degrees
 N_PHOTO_SKINS, N_PAINTED_SKINS, N_BACKGROUNDS = 500, 120, 600
 
 LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
-ENCODE = (255 * (np.arange(4096) / 4095.0) ** (1 / 2.2)).astype(np.float32)
+# Linear light to sRGB, with a soft shoulder instead of clipped highlights.
+_BRIGHT = np.arange(4096) / 2048.0
+ENCODE = (
+    255 * np.where(_BRIGHT > 0.7, 0.7 + 0.3 * np.tanh((_BRIGHT - 0.7) / 0.3), _BRIGHT) ** (1 / 2.2)
+).astype(np.float32)
 
 
 def encode(linear: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB 0 to 255; a soft shoulder instead of clipping highlights."""
-    bright = np.where(linear > 0.7, 0.7 + 0.3 * np.tanh((linear - 0.7) / 0.3), linear)
-    return ENCODE[(np.clip(bright, 0, 1) * 4095).astype(np.int32)]
+    return ENCODE[np.minimum(linear * 2048, 4095).astype(np.int32)]
 
 
 def decode(srgb: np.ndarray) -> np.ndarray:
@@ -165,8 +167,23 @@ class Synthesizer:
         self.iris = np.where(self.eyes, 1 - smoothstep(130, 185, level), 0.0).astype(np.float32)
         self.pupil = np.where(self.eyes, 1 - smoothstep(25, 45, level), 0.0).astype(np.float32)
         self.skin = np.arange(model.vertex_count) < model.skin_vertex_count
-        neck = self.wardrobe.neck
-        self.neck_near = neck
+        # Share of the sky's light; the colours of photos hold their own shade where it was seen.
+        inner = np.clip(1.3 * self.open_sky, 0.04, 1)
+        self.shelter = [
+            np.where(self.skin, s, inner).astype(np.float32)
+            for s in (0.25 + 0.75 * self.open_sky, np.clip(1.7 * self.open_sky, 0.05, 1))
+        ]
+        side = SIZE * SUPERSAMPLE
+        self.pixels = np.stack(np.meshgrid(*2 * [np.arange(side, dtype=np.float32)]))
+        # Photos under coloured lamps keep a part of their cast only.
+        face = np.flatnonzero(self.skin)[::50]
+        face = face[model.face_weight[face] > 0.5]
+        median = np.maximum(np.median(self.skins.colors[:, face], axis=1), 4)
+        ratio = median / median[:, 1:2]
+        usual = np.stack(
+            [np.clip(ratio[:, 0], 1.0, 1.5), ratio[:, 1], np.clip(ratio[:, 2], 0.68, 1.0)], 1
+        )
+        self.balance = np.sqrt(usual / ratio).astype(np.float32)
 
     def _open_sky(self) -> np.ndarray:
         """(V,) share of the light from all around that reaches a vertex, mouth a little open."""
@@ -197,17 +214,14 @@ class Synthesizer:
         return (light / np.maximum(total, 1e-6)).astype(np.float32)
 
     def _ragged(self) -> np.ndarray:
-        """(2, 768, 768) unit noise by which the outline of hair is frayed."""
+        """(2, 2, 768, 768) unit noise by which the outline of hair is frayed: locks, curls."""
         rng = np.random.default_rng(13)
+        noise = rng.normal(size=(2, 768, 768)).astype(np.float32)
         out = []
-        for _ in range(2):
-            noise = rng.normal(size=(768, 768)).astype(np.float32)
-            field = sum(
-                cv2.GaussianBlur(noise, (0, 0), s) / cv2.GaussianBlur(noise, (0, 0), s).std()
-                for s in (1.6, 4.0)
-            )
-            out.append(field / field.std())
-        return np.stack(out).astype(np.float32)
+        for sizes in (((0.9, 5.0), (2.5, 9.0)), ((1.0, 1.0), (2.6, 2.6))):
+            fields = [[cv2.GaussianBlur(n, (0, 0), x, sigmaY=y) for n in noise] for x, y in sizes]
+            out.append(sum(f / np.std(f) for f in np.array(fields)))
+        return (np.stack(out) / np.std(out)).astype(np.float32)
 
     # === One sample ===
 
@@ -235,9 +249,10 @@ class Synthesizer:
         photos = int(skins.photo.sum())
         if rng.random() < 0.84:
             i = int(rng.integers(photos))
-            colors = skins.colors[i].astype(np.float32)
+            colors = skins.colors[i] * self.balance[i]
             if rng.random() < 0.3:
-                other = skins.colors[int(rng.integers(photos))].astype(np.float32)
+                j = int(rng.integers(photos))
+                other = skins.colors[j] * self.balance[j]
                 colors += rng.uniform(0.2, 0.6) * (other - colors)
             return colors, skins.hair[i], True
         i = photos + int(rng.integers(len(skins) - photos))
@@ -248,7 +263,7 @@ class Synthesizer:
         model = self.model.colors
         iris = np.array(
             [[62, 40, 28], [88, 58, 36], [110, 90, 55], [88, 104, 88], [92, 118, 140], [45, 30, 24]]
-        )[rng.choice(6, p=[0.32, 0.2, 0.1, 0.08, 0.12, 0.18])] * rng.uniform(0.7, 1.2)
+        )[rng.choice(6, p=[0.34, 0.22, 0.1, 0.07, 0.07, 0.2])] * rng.uniform(0.6, 1.1)
         white = np.array([222, 212, 206]) * rng.uniform(0.72, 1.02) * [1, rng.uniform(0.9, 1), 1]
         eyes = self.eyes
         tone = white + self.iris[eyes, None] * (iris - white)
@@ -306,7 +321,6 @@ class Synthesizer:
         ).astype(np.int32)
         turn = rotation.astype(np.float32)
         normals = np.concatenate([normals] + [p.normals for p in pieces]) @ turn.T
-        albedo = decode(np.concatenate([colors] + [p.albedo for p in pieces]))
         at = (points - FACE_CENTER.astype(np.float32)) @ turn.T
         at[:, 2] += distance
         at = np.ascontiguousarray(at, np.float32)
@@ -315,71 +329,72 @@ class Synthesizer:
         raster = rasterize(at, faces, Camera(focal, focal, side / 2, side / 2, side, side))
 
         behind = background(rng, self.backgrounds, side)
-        light = self._light(rng, behind, lit, at, normals, faces, starts, pieces, distance)
-        picture = self._shade(albedo, light)
-
-        # Colours to pixels.
         flat = raster.triangle.ravel()
         covered = np.flatnonzero(flat >= 0)
         triangle = flat[covered]
         corners = faces[triangle]
         uv = raster.barycentric.reshape(-1, 2)[covered]
-        weights = np.concatenate([uv, 1 - uv.sum(1, keepdims=True)], 1)
+        weights = (uv[:, 0], uv[:, 1], 1 - uv[:, 0] - uv[:, 1])
 
-        def carried(values):
-            return sum(weights[:, k, None] * values[corners[:, k]] for k in range(3))
+        # Light only the vertices that are seen.
+        is_used = np.zeros(len(points), bool)
+        is_used[corners] = True
+        used = np.flatnonzero(is_used)
+        local = np.cumsum(is_used, dtype=np.int32) - 1
+        albedo = np.concatenate([colors] + [p.albedo for p in pieces])[used]
+        irradiance, gloss = self._light(
+            rng, behind, lit, at, normals, faces, used, pieces, distance
+        )
+        picture = encode(decode(albedo) * irradiance + gloss)
+
+        def carried(values, corners, weights):
+            return sum(w[:, None] * values[c] for w, c in zip(weights, corners.T, strict=True))
 
         image = behind.reshape(-1, 3).astype(np.float32)
-        shaded = carried(picture)
+        shaded = carried(picture, local[corners], weights)
         if style is not None:
             is_hair = np.zeros(len(faces), bool)
             for piece, start in zip(pieces, face_starts, strict=False):
                 is_hair[start : start + len(piece.faces)] = piece.hair
             chosen = np.flatnonzero(is_hair[triangle])
-            corners, weights = corners[chosen], weights[chosen]
-            shaded[chosen] *= self.strands(style, carried(points))[:, None]
+            where = carried(points, corners[chosen], [w[chosen] for w in weights])
+            shaded[chosen] *= self.strands(style, where)[:, None]
             mask = np.zeros(side * side, np.float32)
             mask[covered[chosen]] = 1
         image[covered] = shaded
         image = image.reshape(side, side, 3)
         if style is not None:
-            image = self._fray(rng, image, mask.reshape(side, side), style.ragged * SUPERSAMPLE)
+            image = self._fray(rng, image, mask.reshape(side, side), style)
         image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         return np.clip(image + 0.5, 0, 255).astype(np.uint8), raster.depth
 
-    def _fray(self, rng, image, mask, amount):
+    def _fray(self, rng, image, mask, style):
         side = len(mask)
-        weight = cv2.blur(mask, (7, 7)) * amount
-        x, y = rng.integers(0, self.ragged.shape[1] - side, 2)
-        noise = self.ragged[:, y : y + side, x : x + side] * weight
-        column, row = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
-        return cv2.remap(
-            image, column + noise[0], row + noise[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-        )
+        near = cv2.blur(mask, (9, 9))
+        weight = (4 * style.ragged * SUPERSAMPLE) * near * (1 - near)
+        ragged = self.ragged[int(style.along == 2)]
+        x, y = rng.integers(0, ragged.shape[1] - side, 2)
+        noise = ragged[:, y : y + side, x : x + side] * weight
+        at = self.pixels + noise
+        return cv2.remap(image, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
-    def _light(self, rng, behind, lit, at, normals, faces, starts, pieces, distance):
-        """(N, 3) irradiance and (N, 1) gloss of all vertices; camera frame."""
-        n = normals.astype(np.float32)
-        tint = np.clip(behind[::16, ::16].reshape(-1, 3).mean(0) + 20, 30, 255)
-        tint = (tint / tint.mean()) ** rng.uniform(0, 0.5)
-        x, y, z = n[:, 0], n[:, 1], n[:, 2]
-        # Sky: spherical harmonics to the second order, from above rather than from below.
-        basis = np.stack(
-            [np.ones_like(x), x, -y, -z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], 1
-        )
-        strength = rng.uniform(0.3, 0.9) if lit else rng.uniform(0.6, 1.3)
-        coefficient = rng.normal(0, [0.0, 0.16, 0.14, 0.1, 0.06, 0.06, 0.06, 0.06, 0.04], 9)
-        coefficient = strength * (coefficient + [0, 0, 0.16, 0.08, 0, 0, 0, 0, 0])
-        coefficient[0] = 1
-        sky = np.maximum(basis @ coefficient.astype(np.float32), 0.12)
-        shelter = np.ones(len(n), np.float32)
+    def _light(self, rng, behind, lit, at, normals, faces, used, pieces, distance):
+        """(n, 3) irradiance and (n, 1) gloss of the used vertices; camera frame."""
+        n = normals[used]
         head = len(self.open_sky)
-        # The colours of photos hold their own shade, except where nothing was seen.
-        shelter[:head] = (
-            np.clip(1.7 * self.open_sky, 0.05, 1) if lit else 0.25 + 0.75 * self.open_sky
-        )
-        shelter[:head][~self.skin] = np.clip(1.3 * self.open_sky[~self.skin], 0.04, 1)
-        key_share = rng.uniform(0, 0.45) if lit else rng.uniform(0.1, 0.75)
+        on_head = used[used < head]
+        tint = np.clip(behind[::16, ::16].reshape(-1, 3).mean(0) + 20, 30, 255)
+        tint = ((tint / tint.mean()) ** rng.uniform(0, 0.12 if lit else 0.3)).astype(np.float32)
+        x, y, z = np.ascontiguousarray(n.T)
+        # Sky: spherical harmonics to the second order, from above rather than from below.
+        strength = rng.uniform(0.3, 0.9) if lit else rng.uniform(0.6, 1.3)
+        c = rng.normal(0, [0.16, 0.14, 0.1, 0.06, 0.06, 0.06, 0.06, 0.04])
+        c = (strength * (c + [0, 0.16, 0.08, 0, 0, 0, 0, 0])).astype(np.float32)
+        sky = 1 + c[0] * x - c[1] * y - c[2] * z + c[3] * x * y + c[4] * x * z + c[5] * y * z
+        sky += c[6] * (x * x - y * y) + c[7] * (3 * z * z - 1)
+        sky = np.maximum(sky, np.float32(0.12))
+        sky[: len(on_head)] *= self.shelter[int(lit)][on_head]
+        key_share = rng.uniform(0, 0.4) if lit else rng.uniform(0.1, 0.75)
         if rng.random() < 0.25:
             key_share *= 0.2
         azimuth, elevation = np.radians([rng.normal(0, 50), rng.normal(25, 22)])
@@ -391,61 +406,54 @@ class Synthesizer:
             ],
             np.float32,
         )
-        soft = rng.uniform(0.0, 0.4)
+        soft = np.float32(rng.uniform(0.0, 0.4))
         direct = np.maximum((n @ to_light + soft) / (1 + soft), 0)
         if key_share > 0.15:
-            direct = direct * self._shadow(at, n, faces, to_light, distance)
-        key = 1.9 * key_share * tint ** rng.uniform(-1, 1)
-        exposure = np.exp(rng.normal(0.0, 0.22))
-        irradiance = (
-            ((1 - key_share) * sky * shelter)[:, None] * tint + direct[:, None] * key
-        ) * exposure
+            direct = direct * self._shadow(at, normals, faces, used, to_light, distance)
+        key = (1.7 * key_share * tint ** rng.uniform(-0.7, 0.7)).astype(np.float32)
+        exposure = np.float32(np.exp(rng.normal(0.0, 0.22)))
+        sky *= exposure * np.float32(1 - key_share)
+        irradiance = sky[:, None] * tint + (exposure * direct)[:, None] * key
         # Highlights: the half vector of light and eye.
-        half = to_light + [0, 0, -1]
-        half = (half / np.linalg.norm(half)).astype(np.float32)
-        lobe = np.maximum(n @ half, 0)
-        gloss = np.zeros(len(n), np.float32)
-        power = rng.uniform(12, 40)
-        amount = rng.uniform(0, 0.05) if lit else rng.uniform(0.0, 0.16)
-        gloss[:head] = amount * lobe[:head] ** power
-        gloss[:head][self.eyes] = 0.7 * lobe[:head][self.eyes] ** 120
-        for piece, start in zip(pieces, starts, strict=False):
-            part = slice(start, start + len(piece.vertices))
-            gloss[part] = piece.gloss * lobe[part] ** 10
+        half = to_light + np.array([0, 0, -1], np.float32)
+        lobe = np.maximum(n @ (half / np.linalg.norm(half)), 0)
+        amount = np.concatenate(
+            [
+                np.full(head, rng.uniform(0, 0.05) if lit else rng.uniform(0.0, 0.16), np.float32),
+                *[np.full(len(p.vertices), p.gloss, np.float32) for p in pieces],
+            ]
+        )[used]
+        gloss = amount * np.where(used < head, lobe ** np.float32(rng.uniform(12, 40)), lobe**10)
+        eyes = np.flatnonzero(self.eyes[on_head])
+        gloss[eyes] = 0.35 * lobe[eyes] ** 120
         if key_share > 0.15:
             gloss *= direct > 0
-        return irradiance.astype(np.float32), (gloss * exposure)[:, None]
+        return irradiance, (gloss * exposure)[:, None]
 
-    def _shadow(self, at, normals, faces, to_light, distance):
-        """(N,) 1 where the key light reaches a vertex."""
-        size, away = 320, 2500.0
+    def _shadow(self, at, normals, faces, used, to_light, distance):
+        """(n,) 1 where the key light reaches a used vertex."""
+        size, away, width = 320, 2500.0, 420.0
         forward = -to_light
         right = np.cross([0, 1, 0], forward)
         right /= max(float(np.linalg.norm(right)), 1e-6)
-        down = np.cross(forward, right)
-        view = np.stack([right, down, forward]).astype(np.float32)
-        in_light = (at - np.array([0, 0, distance], np.float32)) @ view.T
-        in_light[:, 2] += away
-        in_light = np.ascontiguousarray(in_light, np.float32)
-        turned = np.ascontiguousarray(normals @ view.T, np.float32)
-        focal = away / 420.0 * size
+        view = np.stack([right, np.cross(forward, right), forward]).astype(np.float32)
+        offset = np.array([0, 0, away], np.float32) - view @ np.array([0, 0, distance], np.float32)
+        in_light = at @ view.T
+        in_light += offset
+        focal = away / width * size
         camera = Camera(focal, focal, size / 2, size / 2, size, size)
         raster = rasterize(in_light, faces, camera)
-        # The penumbra: shadows are as good as blurred over a few millimetres.
+        points = in_light[used]
         seen = vertex_visibility(
-            in_light, turned, raster.depth, camera, min_cosine=-1.0, depth_tolerance=3.0
+            points,
+            normals[used] @ view.T,
+            raster.depth,
+            camera,
+            min_cosine=-1.0,
+            depth_tolerance=3.0,
         )
-        inside = (np.abs(in_light[:, :2]).max(1) < 205) & (np.linalg.norm(normals, axis=1) > 0.5)
-        out = np.where(inside, seen, True).astype(np.float32)
-        mean = out[faces].mean(1)
-        blurred = np.bincount(faces.ravel(), np.repeat(mean, 3), len(out)) / np.maximum(
-            np.bincount(faces.ravel(), minlength=len(out)), 1
-        )
-        return blurred.astype(np.float32)
-
-    def _shade(self, albedo, light):
-        irradiance, gloss = light
-        return encode(albedo * irradiance + gloss)
+        x, y, _ = np.abs(points.T)
+        return (seen | (np.maximum(x, y) > 0.49 * width)).astype(np.float32)
 
 
 # === Files ===

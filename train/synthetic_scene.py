@@ -10,6 +10,7 @@ import numpy as np
 from synthetic_skin import (
     HAIR_COLORS,
     HAIR_ODDS,
+    ears,
     hair_margin,
     is_validation,
     noise_field,
@@ -41,7 +42,6 @@ class HairStyle:
 
     along: int  # 0 strands fall from the crown, 1 run from front to back, 2 curls
     phase: float
-    frequency: float
     contrast: float
     ragged: float  # px of the store crop by which the outline is frayed
 
@@ -65,10 +65,8 @@ class Wardrobe:
         mean = model.vertices(threads=1)[: model.skin_vertex_count]
         self.margin = hair_margin(mean)
         # Hair and hats grow from these vertices; the forehead is one of them for fringes.
-        ear = (np.abs(mean[:, 0]) > 72.5) & (mean[:, 1] < 38) & (mean[:, 2] < 18)
-        ear &= (mean[:, 1] > -40) & (mean[:, 2] > -40)
         reach = (self.margin > -16) | ((mean[:, 1] > 38) & (mean[:, 2] > 30))
-        region = reach & ~ear & (mean[:, 1] > -90)
+        region = reach & ~ears(mean) & (mean[:, 1] > -90)
         used = np.flatnonzero(region)
         local = np.full(len(mean), -1)
         local[used] = np.arange(len(used))
@@ -117,9 +115,7 @@ class Wardrobe:
         if kind == "fringe":  # hair on the forehead hangs down a little
             vertices[:, 1] -= front * rng.uniform(0, 6)
         keep = (inside > 0)[self.scalp_faces].sum(1) >= 2
-        normals = vertex_normals(
-            vertices, self.scalp_faces, faces_of_vertex=self.scalp_table
-        )
+        normals = vertex_normals(vertices, self.scalp_faces, faces_of_vertex=self.scalp_table)
         albedo = color * (1 + 0.1 * noise_field(rng, p, (30, 90)))[:, None]
         # Roots and the shade under the hair at its edge.
         albedo = albedo * (0.6 + 0.4 * smoothstep(0, 14, inside))[:, None]
@@ -127,9 +123,8 @@ class Wardrobe:
         style = HairStyle(
             along=2 if curly else int(rng.random() < (0.5 if kind == "short" else 0.2)),
             phase=rng.uniform(-40, 40),
-            frequency=rng.uniform(0.7, 1.6),
-            contrast=rng.uniform(0.15, 0.5),
-            ragged=rng.uniform(0.5, 1.5) + (2.0 if curly else 0.0),
+            contrast=rng.uniform(0.07, 0.2),
+            ragged=rng.uniform(0.3, 1.0) + (1.0 if curly else 0.0),
         )
         piece = Piece(
             vertices,
@@ -137,7 +132,7 @@ class Wardrobe:
             normals,
             albedo.astype(np.float32),
             True,
-            float(rng.uniform(0.02, 0.25)),
+            float(rng.uniform(0.0, 0.03)),
         )
         return piece, style
 
@@ -180,7 +175,7 @@ class Wardrobe:
             np.concatenate([normals, -normals]),
             np.concatenate([albedo, 0.45 * albedo]),
             not cloth,
-            float(rng.uniform(0.0, 0.2)),
+            float(rng.uniform(0.0, 0.03)),
         )
 
     def hat(self, rng, skin: np.ndarray) -> list[Piece]:
@@ -189,7 +184,7 @@ class Wardrobe:
         base = skin[self.scalp].astype(np.float32)
         tilt = rng.normal(0.12, 0.18)
         level = rng.uniform(48, 80)
-        inside = p[:, 1] + tilt * (p[:, 2] - 60) - level - (p[:, 2] < 0) * 0.0
+        inside = p[:, 1] + tilt * (p[:, 2] - 60) - level
         inside = inside + rng.normal(0, 0.08) * p[:, 0]
         wool = rng.random() < 0.5
         color = random_cloth(rng)
@@ -210,13 +205,12 @@ class Wardrobe:
             rows, columns = 8, 40
             t, s = np.meshgrid(np.linspace(0, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
             width, reach = rng.uniform(58, 70), rng.uniform(45, 75)
-            edge = level + 2
-            front = base[p[:, 2] > 60]
-            z0 = front[:, 2].max() - 2 if len(front) else 95.0
+            middle = np.argmin(np.abs(inside - 3) + np.abs(p[:, 0]) + 1e3 * (p[:, 2] < 40))
+            edge, z0 = vertices[middle, 1], vertices[middle, 2] - 2
             x = width * s
             arc = np.sqrt(np.maximum(1 - (s * 0.98) ** 2, 0))
             z = z0 - 48 * (1 - arc) + t * reach * arc**0.7
-            y = edge - 10 * s**2 - t * reach * rng.uniform(0.1, 0.5) + 4
+            y = edge - 8 * s**2 - t * reach * rng.uniform(0.1, 0.4)
             brim = np.stack([x, y, z], -1).reshape(-1, 3).astype(np.float32)
             faces = grid_faces(rows, columns)
             up = vertex_normals(brim, faces)
@@ -301,7 +295,8 @@ class Strands:
         rng = np.random.default_rng(11)
         noise = rng.normal(size=(256, 1024)).astype(np.float32)
         streaks = sum(
-            weight * cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma, sigmaY=length)
+            weight
+            * cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma, sigmaY=length)
             / cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma, sigmaY=length).std()
             for weight, sigma, length in ((0.6, 0.9, 14), (0.7, 2.5, 25), (0.6, 8, 30))
         )
@@ -314,8 +309,8 @@ class Strands:
     def __call__(self, style: HairStyle, x: np.ndarray) -> np.ndarray:
         """(n,) factor for (n, 3) mm."""
         if style.along == 1:
-            s = x[:, 0] * 3.2 * style.frequency
-            t = x[:, 2] * 0.8 + x[:, 1] * 0.4
+            s = np.arctan2(x[:, 0], x[:, 1] - 5) * (1024 / (2 * np.pi))
+            t = x[:, 2] * 0.9
         else:
             s = np.arctan2(x[:, 0] - 0.3 * style.phase, x[:, 2] + 8 + 0.2 * style.phase)
             s = s * (1024 / (2 * np.pi)) * (1 if style.along == 0 else 0.4)
@@ -385,7 +380,7 @@ def make_backgrounds(data: Path, count: int, size: int = 256) -> np.ndarray:
 def background(rng, bank: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3) uint8: part of a photo, or sometimes a plain or graded colour."""
     choice = rng.random()
-    if choice < 0.82:
+    if choice < 0.88:
         photo = bank[rng.integers(len(bank))]
         side = int(rng.uniform(0.5, 1.0) * len(photo))
         x, y = rng.integers(0, len(photo) - side + 1, 2)
@@ -396,13 +391,14 @@ def background(rng, bank: np.ndarray, size: int) -> np.ndarray:
         if rng.random() < 0.3:
             out = cv2.blur(out, (int(rng.integers(3, 25)),) * 2)
         return out
-    corners = rng.uniform(0, 255, (2, 2, 3)) if choice < 0.94 else rng.uniform(0, 255, (1, 1, 3))
-    if rng.random() < 0.6:
+    corners = rng.uniform(0, 255, (2, 2, 3)) if choice < 0.96 else rng.uniform(0, 255, (1, 1, 3))
+    if rng.random() < 0.8:
         corners = corners.mean(2, keepdims=True) + 0.2 * (corners - corners.mean(2, keepdims=True))
     out = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.3:
         cells = int(rng.integers(4, 40))
-        noise = rng.normal(0, rng.uniform(5, 40), (cells, cells, 3)).astype(np.float32)
+        noise = rng.normal(0, rng.uniform(5, 30), (cells, cells, 1)).repeat(3, 2)
+        noise = (noise * rng.uniform(0.7, 1.3, 3)).astype(np.float32)
         out = out + cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(out, 0, 255).astype(np.uint8)
 

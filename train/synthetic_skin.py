@@ -13,15 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extreme3d_fast.landmark_fit import LandmarkFitter
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_faces, vertex_normals
+from extreme3d_fast.landmark_fit import LandmarkFitter
+from extreme3d_fast.mesh import transform_points, vertex_faces, vertex_normals
 from extreme3d_fast.rasterize import rasterize, vertex_visibility
 from extreme3d_fast.texture import vertex_colors
 
 # Where hair begins on the mean head, seen from the side: z and y in mm, over ear and nape.
-HAIRLINE_Z = [-110.0, -42.0, -34.0, -28.0, 14.0, 17.0, 27.0, 34.0, 48.0, 70.0, 95.0, 130.0]
-HAIRLINE_Y = [-78.0, -66.0, -40.0, 37.0, 37.0, 0.0, 0.0, 30.0, 54.0, 76.0, 86.0, 90.0]
+HAIRLINE_Z = [-110.0, -42.0, -34.0, -24.0, 10.0, 14.0, 26.0, 34.0, 48.0, 70.0, 95.0, 130.0]
+HAIRLINE_Y = [-78.0, -66.0, -42.0, 20.0, 20.0, 0.0, 0.0, 30.0, 54.0, 76.0, 86.0, 90.0]
 # Classes of the face parsing that show the skin of the head.
 SKIN_CLASSES = [1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17]
 HAIR_CLASS, GLASSES_CLASS, HAT_CLASS = 13, 3, 14
@@ -59,9 +59,18 @@ def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
 def hair_margin(mean: np.ndarray) -> np.ndarray:
     """(V,) about mm inside the hairline of points on the mean head; negative on skin."""
     margin = mean[:, 1] - np.interp(mean[:, 2], HAIRLINE_Z, HAIRLINE_Y)
+    return np.where(ears(mean), -10.0, margin)
+
+
+def ears(mean: np.ndarray) -> np.ndarray:
+    """(V,) bool: what sticks out of the sides of the mean head, over a quadric through them."""
     x, y, z = np.abs(mean[:, 0]), mean[:, 1], mean[:, 2]
-    ear = (x > 72.5) & (y < 38) & (y > -40) & (z < 18) & (z > -40)
-    return np.where(ear, -10.0, margin)
+    near = (x > 50) & (np.abs(y) < 68) & (z > -66) & (z < 46)
+    box = near & (np.abs(y) < 42) & (z > -40) & (z < 22)
+    terms = np.stack([np.ones_like(y), y, z, y * y, y * z, z * z], 1)
+    quadric = np.linalg.lstsq(terms[near & ~box], x[near & ~box], rcond=None)[0]
+    ear = near & (z > -20) & (z < 19) & (y > -40) & (y < 34)
+    return ear & ((x > terms @ quadric + 1.5) | ((y < 18) & (z < 13)))
 
 
 def noise_field(
@@ -121,7 +130,7 @@ class SkinMaker:
                 for i in np.flatnonzero(frontal)
                 if names[i].startswith(prefix) and not is_validation(str(names[i]))
             ]
-            chosen += rng.permutation(pool)[: int(round(1.4 * count * share))].tolist()
+            chosen += rng.permutation(pool)[: round(1.4 * count * share)].tolist()
         return [int(i) for i in rng.permutation(chosen)]
 
     def from_photo(self, name: str, points: np.ndarray, rng: np.random.Generator):
@@ -175,11 +184,17 @@ class SkinMaker:
         colors = vertex_colors(
             image, vertices, model.all_faces, seen, model.mirror, fit.camera, model.colors
         ).astype(np.float32)
+        face = colors[: model.skin_vertex_count][model.face_weight > 0.5]
+        red, green, blue = np.median(face, 0)
+        if not (0.95 < red / green < 1.75 and 0.55 < blue / green < 1.1):
+            return None  # coloured light
         if hair is not None:
             weight = smoothstep(-4, 9, self.margin + 4 * noise_field(rng, self.mean, (12, 40)))
             weight[seen | ~self.skin] = 0
-            grain = 1 + 0.12 * rng.normal(size=len(colors)) + 0.1 * noise_field(
-                rng, self.mean, (15, 60)
+            grain = (
+                1
+                + 0.06 * rng.normal(size=len(colors))
+                + 0.1 * noise_field(rng, self.mean, (15, 60))
             )
             colors += weight[:, None] * (hair * np.clip(grain, 0.5, 1.6)[:, None] - colors)
         else:
@@ -201,7 +216,7 @@ class SkinMaker:
         for wavelength, strength in (((25, 70), 0.035), ((6, 15), 0.025), ((2.5, 5), 0.02)):
             mottle = noise_field(rng, mean, wavelength) * strength * rng.uniform(0.3, 1.6)
             colors *= np.exp(mottle[:, None] * np.array([0.7, 1.0, 1.0]))
-        colors *= (1 + rng.uniform(0.005, 0.03) * rng.normal(size=(len(colors), 1)))
+        colors *= 1 + rng.uniform(0.005, 0.03) * rng.normal(size=(len(colors), 1))
         x, y, z = mean.T
         red = np.exp(-((np.abs(x) - 42) ** 2 + (y + 8) ** 2) / 450) + np.exp(
             -(x**2 + (y + 10) ** 2) / 180
@@ -213,7 +228,7 @@ class SkinMaker:
         if melanin > 0.55:
             hair = HAIR_COLORS[rng.choice([0, 1, 2, 9])]
         hair = hair * np.exp(rng.normal(0, 0.15)) * np.exp(rng.normal(0, 0.04, 3))
-        picture, scale, corner = self._front(rng, tone, hair, melanin)
+        picture, scale, corner = self._front(rng, tone, hair)
         front = self.skin & (z > 35) & (y > -110) & ~self.pocket
         column, row = (x - corner[0]) * scale, (corner[1] - y) * scale
         paint = sample(picture, column[front], row[front])
@@ -224,12 +239,12 @@ class SkinMaker:
         reach = rng.normal(0, 5)
         weight = smoothstep(-4, 9, self.margin + reach + 4 * noise_field(rng, mean, (12, 40)))
         weight *= self.skin * (rng.uniform(0, 0.35) if bald else rng.uniform(0.75, 1))
-        grain = np.clip(1 + 0.15 * rng.normal(size=len(colors)), 0.5, 1.6)
+        grain = np.clip(1 + 0.07 * rng.normal(size=len(colors)), 0.5, 1.6)
         colors += weight[:, None] * (hair * grain[:, None] - colors)
         colors[self.pocket] = model.colors[self.pocket] * (0.5 + 0.5 * tone / base)
         return np.clip(colors, 0, 255).astype(np.uint8), np.full(3, np.nan) if bald else hair
 
-    def _front(self, rng, tone, hair, melanin):
+    def _front(self, rng, tone, hair):
         """Factors of the skin's colour as a picture seen from the front: lips, brows, lines."""
         scale, corner = 4.0, (-90.0, 110.0)
         picture = np.ones((int(220 * scale), int(180 * scale), 3), np.float32)
@@ -330,8 +345,8 @@ class SkinMaker:
         if rng.random() < 0.3:  # moustache and chin only
             weight *= 1 - smoothstep(24, 36, np.abs(x))
         weight *= self.skin * rng.uniform(0.15, 0.95)
-        grain = np.clip(1 + 0.2 * rng.normal(size=len(colors)), 0.4, 1.8)
-        speckle = np.clip(weight * np.clip(1 + 0.35 * rng.normal(size=len(colors)), 0, 2), 0, 1)
+        grain = np.clip(1 + 0.12 * rng.normal(size=len(colors)), 0.4, 1.8)
+        speckle = np.clip(weight * np.clip(1 + 0.25 * rng.normal(size=len(colors)), 0, 2), 0, 1)
         colors += speckle[:, None] * (hair * grain[:, None] - colors)
 
 

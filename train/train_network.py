@@ -58,7 +58,13 @@ def main() -> None:
         print(f"goes on from step {state['step']}", flush=True)
     steps = options.samples // options.batch
     samples = Samples(
-        options.sets, options.occluders, options.task, options.batch, state["step"], options.seed
+        options.sets,
+        options.occluders,
+        options.task,
+        options.size,
+        options.batch,
+        state["step"],
+        options.seed,
     )
     loader = torch.utils.data.DataLoader(
         samples,
@@ -127,6 +133,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--depth", default="dlib29", choices=SETTINGS)
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the crop, px")
     parser.add_argument("--dlib", type=Path, help="weights of convert_dlib.py to start from")
     parser.add_argument("--every", type=int, default=500, help="steps between validations")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples")
@@ -150,7 +157,7 @@ def build(options: argparse.Namespace, model: HeadModel, data: Data) -> nn.Modul
             backbone, n_identity=model.n_identity, n_expression=model.n_expression
         )
     rng = np.random.default_rng(0)
-    maker = SampleMaker(data, options.occluders, options.task)
+    maker = SampleMaker(data, options.occluders, options.task, options.size)
     chosen = rng.choice(data.rows, 128)
     images = normalised(collate([maker.make(rng, int(row)) for row in chosen])["image"])
     with torch.no_grad():
@@ -237,7 +244,7 @@ class Validation:
     ):
         self.task, self.data, self.device, self.bf16 = options.task, data, device, options.bf16
         rng = np.random.default_rng(7)
-        maker = SampleMaker(data, options.occluders, "validation")
+        maker = SampleMaker(data, options.occluders, "validation", options.size)
         rows = data.rows
         if options.task == "foundation":
             rows = rows[data.kind[rows] != "profiles"]
@@ -288,7 +295,9 @@ class Validation:
         return result
 
     def foundation(self, outs: list[tuple[Tensor, ...]]) -> dict[str, float]:
-        identity, expression, descriptor = (torch.cat(x).float().cpu() for x in zip(*outs))
+        identity, expression, descriptor = (
+            torch.cat(x).float().cpu() for x in zip(*outs, strict=True)
+        )
         b, loss = self.batch, self.loss.cpu()
         result = {}
         for kind, here in (("real", self.real), ("synthetic", ~self.real)):
@@ -352,7 +361,7 @@ def draw_curves(run: Path) -> None:
         figsize=(16, 3 * math.ceil(len(names) / columns)),
         squeeze=False,
     )
-    for axis, name in zip(axes.flat, names):
+    for axis, name in zip(axes.flat, names, strict=False):
         axis.plot([x["step"] for x in lines if name in x], [x[name] for x in lines if name in x])
         axis.set_title(name)
     figure.tight_layout()

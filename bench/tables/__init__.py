@@ -1,7 +1,7 @@
 """The tables of `python -m bench quality`, one module each.
 
-A table has NAME, HELP, measure(context) -> report for the JSON file, and lines(report) -> text.
-`report["skipped"]` says why a table could not be measured.
+A table has NAME, HELP, measure(context) -> report for the JSON file, and lines(report) -> lines of
+text. To add one, write its module and name it in `quality.TABLES`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,3 @@ class Context:
 def cell(value: float | None, digits: int = 2, width: int = 9) -> str:
     """A number, or a dash where there is none."""
     return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
-
-
-def interval(summary: Mapping[str, Any], digits: int = 1, width: int = 22) -> str:
-    """Mean and its 95 % interval."""
-    if summary["mean"] is None:
-        return f"{'-':>{width}}"
-    low, high = (f"{summary[k]:.{digits}f}" for k in ("low", "high"))
-    return f"{summary['mean']:.{digits}f} ({low}-{high})".rjust(width)

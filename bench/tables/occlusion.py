@@ -11,12 +11,13 @@ from bench.columns import Answer, geodesic
 from bench.pasting import Occluders
 from bench.photos import Photo, held_out_photos
 from bench.stats import summary
-from bench.tables import Context, interval
+from bench.tables import Context
 
 NAME = "occlusion"
 HELP = "pasted occluders against the own result on the clean photo"
 
 PHOTOS = 60
+_WIDTH = 23  # of a printed column
 LEVELS = (15, 30, 45, 60)  # % of the tight face box
 MAX_YAW = 45.0  # degrees
 LOST = 0.5  # face sizes between the centre of a result and the face: another face, or none
@@ -122,31 +123,38 @@ def of_column(
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
+    columns = report["columns"]
+
+    def row(title: str, cells: Any, text: str = "") -> str:
+        values = "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+        return f"{title:<16}{values}   {text}".rstrip()
+
+    def at_levels(title: str, key: str) -> list[Any]:
+        return [columns[title][str(level)][key] for level in LEVELS]
+
     out = [
-        f"{report['photos']} held-out photos, mean and 95 % interval over those kept; face size is "
-        "the square root of the tight box's area",
-        f"{'covered, %':<30}" + "".join(f"{level:>22}" for level in LEVELS),
+        f"{report['photos']} held-out photos; mean (95 % interval) median over those kept; "
+        "the face size is the square root of the tight box's area",
+        row("covered, %", LEVELS),
     ]
-    rows = (
-        ("lost", "lost", 0),
-        ("drift", "landmark drift, % of face", 2),
-        ("turn", "rotation drift, degrees", 2),
-    )
-    for key, text, digits in rows:
-        for title, column in report["columns"].items():
-            cells = [column[str(level)][key] for level in LEVELS]
-            values = "".join(f"{c:>22}" if key == "lost" else interval(c, digits) for c in cells)
-            out.append(f"{title:<30}{values}   {text}")
-        targets = "".join(f"{t:>22}" for t in TARGETS[key])
-        out.append(f"{'  target':<30}{targets}")
-    for key, text in (("drift_common", "landmark drift"), ("turn_common", "rotation drift")):
-        for title, column in report["columns"].items():
-            cells = [column[str(level)][key] for level in LEVELS]
-            values = "".join(interval(c, 2) for c in cells)
-            out.append(f"{title:<30}{values}   {text} of photos that all kept")
-    first = next(iter(report["columns"].values()))
-    kept_by_all = [first[str(level)]["drift_common"]["n"] for level in LEVELS]
-    out.append(f"{'photos that all kept':<30}" + "".join(f"{n:>22}" for n in kept_by_all))
+    out += [row(title, at_levels(title, "lost"), "lost") for title in columns]
+    out.append(row("  target", TARGETS["lost"]))
+    for key, text in (("drift", "landmark drift, % of face"), ("turn", "rotation drift, degrees")):
+        out += [row(title, map(_drifts, at_levels(title, key)), text) for title in columns]
+        out.append(row("  target", TARGETS[key]))
+    if len(columns) > 1:
+        for key in ("drift_common", "turn_common"):
+            text = f"{key.split('_')[0]}, photos that all kept"
+            out += [row(title, map(_drifts, at_levels(title, key)), text) for title in columns]
+        first = next(iter(columns))
+        out.append(row("  n", [c["n"] for c in at_levels(first, "drift_common")]))
     clean = ", ".join(f"{title} {n}" for title, n in report["clean_lost"].items())
     out.append(f"lost on the clean photo (counted as lost above): {clean}")
     return out
+
+
+def _drifts(summary: Mapping[str, Any]) -> str:
+    if summary["mean"] is None:
+        return "-"
+    mean, low, high, median = (f"{summary[k]:.1f}" for k in ("mean", "low", "high", "median"))
+    return f"{mean} ({low}-{high}) {median}"

@@ -134,7 +134,10 @@ def scan_samples(context: Context) -> list[Sample]:
 def synthetic_samples(folder: Path) -> list[Sample]:
     """Held-out rows of rendered training sets: NAME.npz with labels beside NAME.npy with photos."""
     out = []
-    for labels in sorted(folder.glob("synthetic_*.npz")):
+    sets = sorted(folder.glob("synthetic_*.npz"))
+    if not sets:
+        raise SystemExit(f"no synthetic_*.npz in {folder}")
+    for labels in sets:
         rows = np.load(labels)
         pictures = np.load(labels.with_suffix(".npy"), mmap_mode="r")
         for i in np.flatnonzero(rows["val"]):

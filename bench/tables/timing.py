@@ -15,7 +15,7 @@ from bench.tables import Context
 NAME = "time"
 HELP = "ms of the networks and of the landmark fit, sizes of the files"
 
-PHOTOS = 60
+PHOTOS = 40
 STAGES = ("detect", "landmarks", "pose", "foundation", "fit")
 NETWORKS = ("pose", "foundation")
 TARGET_MS = 20.0  # both networks on two cores

@@ -64,7 +64,7 @@ _MIN_LANDMARK_CONFIDENCE = 0.5
 # A fit this far from its points (in fractions of the crop) is probably none.
 _MAX_LANDMARK_RMS = 0.02
 # The square reaches this far beyond a detector's box; measured on labelled photos.
-_SQUARE_FROM_BOX = (0.0, -0.05, 1.35)
+_SQUARE_FROM_BOX = (0.0, -0.02, 1.26)
 
 
 @dataclass(frozen=True, eq=False)
