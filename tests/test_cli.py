@@ -31,6 +31,7 @@ def face(sphere: Mesh) -> Face:
         foundation_faces=sphere.faces,
         identity=np.zeros(99, np.float32),
         expression=np.zeros(52, np.float32),
+        foundation_source="landmarks",
         camera=Camera(10.0, 10.0, 4.0, 4.0, side, side),
         camera_from_head=np.eye(4, dtype=np.float32),
         crop_from_image=np.eye(3),
@@ -144,6 +145,7 @@ def test_output_that_is_a_file_is_wrong_use(run, capsys: pytest.CaptureFixture[s
         ["reconstruct", "a.png"],
         ["reconstruct", "a.png", "-o", "out", "--format", "fbx"],
         ["reconstruct", "a.png", "-o", "out", "--threads", "0"],
+        ["reconstruct", "a.png", "-o", "out", "--foundation", "magic"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
@@ -204,6 +206,21 @@ def test_turntable_starts_from_the_front(face: Face) -> None:
     assert frames.shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(frames[0], face.render(size=32))
     np.testing.assert_array_equal(frames[1], face.render(yaw=90, size=32))
+
+
+@pytest.mark.parametrize("mode", ["auto", "networks", "landmarks"])
+def test_foundation_and_threads_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+
+    def reconstructor(**options: object) -> StandIn:
+        asked.update(options)
+        return StandIn(face)
+
+    monkeypatch.setattr("extreme3d_fast.reconstructor.Reconstructor", reconstructor)
+    arguments = ["--foundation", mode, "--threads", "3"]
+    assert main(["reconstruct", photo("a.png", 1), "-o", "out", *arguments]) == ALL_DONE
+    assert asked == {"device": "cpu", "foundation": mode, "threads": 3}
 
 
 @pytest.mark.parametrize("threads", ["x", "0", "100000"])

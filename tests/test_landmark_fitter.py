@@ -1,4 +1,4 @@
-"""LandmarkFit fit from Face Mesh points: regions, contour, frames; real photos where present."""
+"""Head models fitted to Face Mesh points: regions, contour, frames; real photos where present."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 from research_data import DATA
 
-from extreme3d_fast import foundation, mesh
+from extreme3d_fast import landmark_fit, mesh
 from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.detect import FaceDetector, crop_face, transform_points
-from extreme3d_fast.landmark_fit import FitSettings, LandmarkFit, LandmarkFitter
 from extreme3d_fast.head_model import HeadModel, LandmarkBasis
+from extreme3d_fast.landmark_fit import FitSettings, LandmarkFit, LandmarkFitter
 
 F32 = npt.NDArray[np.float32]
 
@@ -25,9 +25,9 @@ class EllipsoidModel:
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         d = rng.normal(size=(478, 3)) * [0.5, 0.5, 0.1] + [0, 0, 1.2]
-        angle = np.linspace(0, 2 * np.pi, len(foundation.OVAL), endpoint=False)
+        angle = np.linspace(0, 2 * np.pi, len(landmark_fit.OVAL), endpoint=False)
         rim = np.stack([np.sin(angle), np.cos(angle), np.full_like(angle, 0.15)], 1)
-        d[foundation.OVAL] = rim
+        d[landmark_fit.OVAL] = rim
         d /= np.linalg.norm(d, axis=1, keepdims=True)
         self.mean = (d * [70.0, 95.0, 80.0]).astype(np.float32)
         wave = rng.normal(size=(12, 3, 3)) * 2.0
@@ -109,12 +109,12 @@ def test_depth_is_optional_and_irises_are_ignored() -> None:
 def test_sliding_along_the_outline_hardly_matters() -> None:
     """Outline points a third of their spacing further along: the head stays, roughly."""
     points, _ = face()
-    oval = points[foundation.OVAL, :2]
+    oval = points[landmark_fit.OVAL, :2]
     along, across = points.copy(), points.copy()
     step = (np.roll(oval, -1, 0) - oval) / 3.0
-    along[foundation.OVAL, :2] += step
-    normal = foundation._normals(oval)
-    across[foundation.OVAL, :2] += np.linalg.norm(step, axis=1, keepdims=True) * normal
+    along[landmark_fit.OVAL, :2] += step
+    normal = landmark_fit._normals(oval)
+    across[landmark_fit.OVAL, :2] += np.linalg.norm(step, axis=1, keepdims=True) * normal
     base = FITTER.fit(points, 500).identity
     change = [np.abs(FITTER.fit(p, 500).identity - base).max() for p in (along, across)]
     assert change[0] < 0.7 * change[1]
@@ -122,7 +122,7 @@ def test_sliding_along_the_outline_hardly_matters() -> None:
 
 def test_far_outline_of_a_turned_face_is_not_used() -> None:
     points, _ = face(50.0)
-    far = [i for i in foundation.OVAL if MODEL.mean[i, 0] > 50.0]  # yaw > 0 hides the left side
+    far = [i for i in landmark_fit.OVAL if MODEL.mean[i, 0] > 50.0]  # yaw > 0 hides the left side
     moved = points.copy()
     moved[far, :2] += np.float32(30.0)
     a, b = FITTER.fit(points, 500), FITTER.fit(moved, 500)
@@ -168,15 +168,15 @@ def test_bias_of_another_shape_is_named() -> None:
 
 def test_every_region_index_is_a_landmark_once() -> None:
     for region in (
-        foundation.LIPS,
-        foundation.EYELIDS,
-        foundation.BROWS,
-        foundation.NOSE,
-        foundation.OVAL,
+        landmark_fit.LIPS,
+        landmark_fit.EYELIDS,
+        landmark_fit.BROWS,
+        landmark_fit.NOSE,
+        landmark_fit.OVAL,
     ):
         assert len(set(region)) == len(region)
-        assert 0 <= min(region) <= max(region) < foundation.N_LANDMARKS
-    assert len(foundation.OVAL) == 36
+        assert 0 <= min(region) <= max(region) < landmark_fit.N_LANDMARKS
+    assert len(landmark_fit.OVAL) == 36
 
 
 @pytest.mark.parametrize(

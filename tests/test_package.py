@@ -149,6 +149,7 @@ PUBLIC = [
     "Camera",
     "Extreme3DError",
     "Face",
+    "Foundation",
     "HeadModel",
     "InvalidImage",
     "InvalidModelFile",

@@ -13,7 +13,8 @@ import extreme3d_fast as e3d
 import extreme3d_fast.image_io
 from extreme3d_fast.bump import MAX_BUMP
 from extreme3d_fast.camera import rotation_from_angles
-from extreme3d_fast.landmark_fit import LandmarkFit
+from extreme3d_fast.detect import Crop, crop_face
+from extreme3d_fast.estimator import Found
 from extreme3d_fast.mesh import mesh_report, transform_points
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.render import render_meshes
@@ -134,31 +135,25 @@ def test_smaller_crop_gives_fewer_vertices(face, portrait):
     assert report.components == 1
 
 
-class FixedFit:
-    """Stands in for the landmark fit with a foundation of the test's making."""
+class FixedFoundation:
+    """Stands in for the front end with a foundation of the test's making."""
 
-    def __init__(self, foundation: LandmarkFit) -> None:
-        self.foundation = foundation
+    def __init__(self, foundation: e3d.Foundation, crop: Crop) -> None:
+        self.foundation, self.crop = foundation, crop
 
-    def fit(self, *_: object) -> LandmarkFit:
-        return self.foundation
+    def find(self, *_: object) -> list[Found]:
+        return [Found(None, None)]
+
+    def estimate(self, *_: object) -> tuple[e3d.Foundation, Crop]:
+        return self.foundation, self.crop
 
 
 @pytest.mark.parametrize("crop_size", [65, 333, 500])
 def test_any_pose_and_any_head_give_a_valid_mesh(portrait, crop_size):
     """Poses that hide, fold and cut the head off in every way, caricatures included."""
     reconstructor = e3d.Reconstructor(crop_size=crop_size)
-    model = reconstructor.head_model
     frontal = reconstructor.reconstruct(portrait)
-    fitted = reconstructor._fitter.fit(
-        frontal.camera.project(
-            transform_points(
-                frontal.camera_from_head,
-                model.landmark_basis("478").mean[:468],
-            )
-        ),
-        crop_size,
-    )
+    foundation = reconstructor.estimate_foundation(portrait)
     rng = np.random.default_rng(crop_size)
     for yaw in (0, 20, -45, 45, 70, -90, 90, 120, 180):
         pose = np.array(frontal.camera_from_head)
@@ -166,13 +161,50 @@ def test_any_pose_and_any_head_give_a_valid_mesh(portrait, crop_size):
         pose[:2, 3] += rng.uniform(-60, 60, 2)
         pose[2, 3] *= rng.uniform(0.5, 1.5)
         identity = rng.normal(0, rng.choice([0.0, 1.0, 3.0]), 99).astype(np.float32)
-        reconstructor._fitter = FixedFit(
-            dataclasses.replace(fitted, camera_from_head=pose, identity=identity)
+        reconstructor._estimator = FixedFoundation(
+            dataclasses.replace(foundation, camera_from_head=pose, identity=identity),
+            Crop(frontal.photo, frontal.crop_from_image),
         )
         face = reconstructor.reconstruct(portrait)
         report = mesh_report(face.vertices, face.faces)
         assert report.is_valid, (yaw, report)
         assert (report.components, report.boundary_loops) == (1, 1), (yaw, report)
+
+
+def test_foundation_alone_is_that_of_the_face(face, reconstructor, portrait):
+    foundation = reconstructor.estimate_foundation(portrait)
+    assert foundation.source == face.foundation_source
+    np.testing.assert_array_equal(foundation.crop_from_image, face.crop_from_image)
+    np.testing.assert_array_equal(foundation.camera_from_head, face.camera_from_head)
+    head = reconstructor.head_model.vertices(foundation.identity, foundation.expression)
+    np.testing.assert_array_equal(head[: len(face.foundation)], face.foundation)
+
+
+@pytest.mark.parametrize("mode", ["networks", "landmarks"])
+def test_foundation_comes_from_where_it_is_asked_for(portrait, mode):
+    reconstructor = e3d.Reconstructor(foundation=mode, crop_size=250)
+    face = reconstructor.reconstruct(portrait)
+    assert face.foundation_source == mode
+    assert np.isfinite(face.depth[int(face.camera.cy), int(face.camera.cx)])  # looks at the face
+
+
+def test_another_head_model_takes_landmarks(portrait):
+    model = e3d.HeadModel.load()
+    other = dataclasses.replace(model, mean=model.mean * np.float32([1.02, 1.0, 1.0]))
+    face = e3d.Reconstructor(head_model=other, crop_size=250).reconstruct(portrait)
+    assert face.foundation_source == "landmarks"
+    with pytest.raises(ValueError, match="built-in head model"):
+        e3d.Reconstructor(head_model=other, foundation="networks")
+
+
+def test_doubts_of_the_foundation_are_warnings_of_the_face(portrait, reconstructor):
+    foundation = dataclasses.replace(
+        reconstructor.estimate_foundation(portrait), warnings=("it is a cat",)
+    )
+    crop = crop_face(portrait, np.random.default_rng(0).uniform(150, 250, (68, 2)))
+    other = e3d.Reconstructor()
+    other._estimator = FixedFoundation(foundation, crop)
+    assert other.reconstruct(portrait).warnings[0] == "it is a cat"
 
 
 def test_every_face_of_a_photo(reconstructor, portrait):
@@ -192,8 +224,9 @@ def test_batch_keeps_the_order(face, reconstructor, portrait):
 
 def test_photo_without_a_face(reconstructor):
     blank = np.full((300, 400, 3), 127, np.uint8)
-    with pytest.raises(e3d.NoFaceFound, match="400x300"):
-        reconstructor.reconstruct(blank)
+    for method in (reconstructor.reconstruct, reconstructor.estimate_foundation):
+        with pytest.raises(e3d.NoFaceFound, match="400x300"):
+            method(blank)
     assert reconstructor.reconstruct_all(blank) == []
 
 
@@ -205,6 +238,7 @@ def test_photo_without_a_face(reconstructor):
         {"threads": 100_000},
         {"crop_size": 10},
         {"detail": "magic"},
+        {"foundation": "magic"},
         {"occlusion": "magic"},
     ],
     ids=lambda options: next(iter(options)),

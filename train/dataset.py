@@ -37,7 +37,7 @@ class Mirror:
     def of(cls, model: HeadModel) -> Mirror:
         basis = model.identity.reshape(model.n_identity, -1).astype(np.float64)
         swapped = model.identity[:, model.coarse_mirror] * [-1.0, 1.0, 1.0]
-        # the basis spans its own mirror image up to a rounding error
+        # the basis nearly spans its own mirror image: 0.4 mm are lost of a typical head
         turn = np.linalg.lstsq(basis.T, swapped.reshape(len(basis), -1).T, rcond=None)[0]
         names = list(model.expression_names)
 

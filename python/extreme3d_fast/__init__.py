@@ -17,6 +17,7 @@ from extreme3d_fast.errors import (
     NoFaceFound,
     OcclusionUnavailable,
 )
+from extreme3d_fast.estimator import Foundation
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource
@@ -26,6 +27,7 @@ __all__ = [
     "Camera",
     "Extreme3DError",
     "Face",
+    "Foundation",
     "HeadModel",
     "InvalidImage",
     "InvalidModelFile",

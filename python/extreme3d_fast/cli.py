@@ -92,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument(
+        "--foundation",
+        choices=("auto", "networks", "landmarks"),
+        default="auto",
+        help="what shape and pose come from (default: auto, networks refined by landmarks)",
+    )
+    parser.add_argument(
         "--threads",
         type=_positive,
         default=min(os.cpu_count() or 1, 4),
@@ -114,7 +120,9 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
     """Import late: `extreme3d --help` stays fast, and tests put a stand-in here."""
     from extreme3d_fast.reconstructor import Reconstructor
 
-    return Reconstructor(device=options.device, threads=options.threads)
+    return Reconstructor(
+        device=options.device, foundation=options.foundation, threads=options.threads
+    )
 
 
 def _reconstruct(options: argparse.Namespace) -> int:

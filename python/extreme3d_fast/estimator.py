@@ -156,7 +156,7 @@ class FoundationEstimator:
         if not any(f.pose is not None and f.pose.confidence > _DENIED for f in found):
             pose = timed("localize", localize)(photo, self._pose)
             if pose is not None:
-                found.insert(0, Found(None, pose))
+                found = [Found(None, pose), *(f for f in found if _beside(f, pose.square))]
         return found
 
     def estimate(
@@ -286,6 +286,13 @@ def _square_of(detection: FaceDetection) -> HeadSquare:
     cos, sin = np.cos(roll), np.sin(roll)
     shift = side * np.array([cos * right - sin * lower, sin * right + cos * lower])
     return HeadSquare((box[:2] + box[2:]) / 2 + shift, scale * side, roll)
+
+
+def _beside(found: Found, square: HeadSquare) -> bool:
+    """Whether a detection is of another face than that in a square."""
+    assert found.detection is not None
+    center = found.detection.box.reshape(2, 2).mean(0)
+    return float(np.linalg.norm(center - square.center)) > square.side / 2
 
 
 def _trust(

@@ -23,6 +23,7 @@ MIN_CONFIDENCE = 0.6
 SIDES = ((1.25, 0.8, 0.5), (0.32, 0.2))  # the second only if the first find nothing
 STRIDE = 0.45
 SEARCH_SIDE = 640  # px: larger photos are searched at this size
+MIN_SIDE = 24  # px: smaller squares show nothing, and a strip of a photo would have 100,000 of them
 CANDIDATES = 4  # squares that are followed
 LOOKS = 3  # until a followed square has settled
 
@@ -36,7 +37,10 @@ def localize(photo: npt.NDArray[np.uint8], network: PoseNetwork) -> PoseEstimate
     """
     small, scale = shrink_to(photo, SEARCH_SIDE)
     for sides in SIDES:
-        estimates = network.estimate(small, _squares(small.shape[1], small.shape[0], sides))
+        squares = _squares(small.shape[1], small.shape[0], sides)
+        if not squares:
+            break
+        estimates = network.estimate(small, squares)
         estimates.sort(key=lambda estimate: -estimate.confidence)
         followed = [follow(small, network, e.square, LOOKS) for e in estimates[:CANDIDATES]]
         best = max(followed, key=lambda estimate: estimate.confidence)
@@ -61,6 +65,8 @@ def _squares(width: int, height: int, sides: tuple[float, ...]) -> list[HeadSqua
     squares = []
     for share in sides:
         side = share * min(width, height)
+        if side < MIN_SIDE:
+            continue
         rows, columns = (
             np.linspace(0, length, 1 + max(1, math.ceil(length / (STRIDE * side))) + 1)[1:-1]
             for length in (height, width)

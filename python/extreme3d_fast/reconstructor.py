@@ -39,6 +39,7 @@ from extreme3d_fast.occlusion import (
     fill_bump,
     find_holes,
 )
+from extreme3d_fast.pose import FACE_CENTER
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
 from extreme3d_fast.registration import Registration, register_dense
 from extreme3d_fast.smooth_depth import smooth_depth
@@ -448,7 +449,9 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
 def _face_size(foundation: Foundation) -> float:
     """Height of the face, hairline to chin, in px of the photo."""
     scale = np.sqrt(np.linalg.det(foundation.crop_from_image[:2, :2]))
-    return float(_FACE_MM * foundation.camera.fx / foundation.camera_from_head[2, 3] / scale)
+    pose = foundation.camera_from_head
+    depth = pose[2, :3] @ FACE_CENTER + pose[2, 3]
+    return float(_FACE_MM * foundation.camera.fx / depth / scale)
 
 
 def _photo_in_crop(
