@@ -135,7 +135,7 @@ class Samples(torch.utils.data.IterableDataset):
         cv2.setNumThreads(1)
         data = Data(self.folder, validation=False)
         maker = SampleMaker(data, self.occluders, self.task, self.size)
-        chance = sampling_weights(data, 0.45 if self.task == "pose" else 0.35)
+        chance = sampling_weights(data, 0.45 if self.task == "pose" else 0.3)
         persons: dict[str, list[int]] = {}
         for i in data.rows[data.real[data.rows]]:
             persons.setdefault(data.person[i], []).append(int(i))

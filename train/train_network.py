@@ -16,6 +16,7 @@ import math
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +42,8 @@ def main() -> None:
     network = build(options, model, data).to(device)
     loss = criterion(options.task, model, data).to(device)
     average = copy.deepcopy(network).eval()
-    rows = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": rows, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
-        lr=options.rate,
-    )
+    gentle = options.task == "foundation" and options.dlib is not None
+    optimizer = torch.optim.AdamW(parameter_groups(network, gentle), lr=options.rate)
     state = {"step": 0, "seconds": 0.0}
     checkpoint = options.run / "checkpoint.pt"
     if checkpoint.exists():
@@ -78,6 +75,8 @@ def main() -> None:
     sums: dict[str, list[float]] = defaultdict(list)
     began, saved_at = time.time() - state["seconds"], time.time()
     network.train()
+    if gentle:
+        network.backbone.eval()  # its statistics stay
     for batch in loader:
         if state["step"] >= steps:
             break
@@ -88,7 +87,7 @@ def main() -> None:
             * (0.5 + 0.5 * math.cos(math.pi * progress))
         )
         for group in optimizer.param_groups:
-            group["lr"] = max(rate, 0.01 * options.rate)
+            group["lr"] = group["share"] * max(rate, 0.01 * options.rate)
         batch = {k: v.to(device) for k, v in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             out = network(normalised(batch["image"]))
@@ -116,6 +115,26 @@ def main() -> None:
             state["seconds"] = time.time() - began
             save(checkpoint, network, average, optimizer, state, options)
             saved_at = time.time()
+
+
+def parameter_groups(network: nn.Module, gentle: bool) -> list[dict[str, Any]]:
+    """Weights with decay, the rest without; `share` is the group's part of the learning rate.
+
+    A backbone that knows who is who forgets it at the full rate (ROC-AUC of the descriptors 0.98 at
+    the start, 0.76 after 300 steps): gently it goes on with a tenth.
+    """
+    groups = []
+    for start in (True, False):
+        for decay in (0.02, 0.0):
+            parameters = [
+                p
+                for name, p in network.named_parameters()
+                if name.startswith(("backbone", "descriptor")) == start
+                and (p.ndim > 1) == (decay > 0)
+            ]
+            share = 0.1 if start and gentle else 1.0
+            groups.append({"params": parameters, "weight_decay": decay, "share": share})
+    return groups
 
 
 def arguments() -> argparse.Namespace:
