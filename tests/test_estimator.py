@@ -141,6 +141,11 @@ def test_networks_alone_are_taken_at_their_word():
     np.testing.assert_allclose(center, [foundation.camera.cx, foundation.camera.cy], atol=1e-3)
 
 
+def test_refinement_keeps_the_principal_point():
+    refined, alone = (Scene().foundation(mode).camera for mode in ("auto", "networks"))
+    assert (refined.cx, refined.cy) == (alone.cx, alone.cy)
+
+
 def test_agreeing_landmarks_correct_a_wrong_yaw():
     scene = Scene(yaw=10.0)
     true = scene.pose

@@ -11,43 +11,50 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from perfect_networks import angles, facing, moved, turned
+from perfect_networks import angles, facing, moved
 
 from extreme3d_fast.camera import Camera, rotation_from_angles
 from extreme3d_fast.detect import transform_points
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.pose import HeadSquare, _decoded, head_square
+from extreme3d_fast.pose import HeadSquare, _decoded
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 augment = importlib.import_module("augment")
 
 STORE = Camera(augment.STORE_FOCAL, augment.STORE_FOCAL, 96.0, 96.0, 192, 192)
 MODEL = HeadModel.load()
-WIDE = augment.Jitter(0.35, 0.5, 1.0)
+JITTER = augment.Jitter(0.04, 0.1, 0.3)
 
 
-def looked_at(label: tuple, rotation: np.ndarray) -> HeadSquare:
-    """The square in the store crop that a sample was cut from, solved for from its label."""
-    _, in_crop, place = label
-    canonical = head_square(STORE, facing(rotation))
-    turn = in_crop @ rotation.T
-    roll = np.arctan2(turn[0, 1], turn[0, 0])
-    side = canonical.side * np.exp(place[2])
-    return HeadSquare(canonical.center - side * turned(roll) @ place[:2], side, roll)
+# every pixel tells its place in the store crop: red from left to right, green from top to bottom
+PLACES = np.zeros((192, 192, 3), np.uint8)
+PLACES[..., :2] = np.rint((np.mgrid[:192, :192][::-1] + 0.5) * (255 / 192)).transpose(1, 2, 0)
+
+
+def looked_at(crop: np.ndarray) -> HeadSquare:
+    """The square of the store crop `PLACES` that a sample shows."""
+    size = len(crop)
+    inner = slice(size // 4, -size // 4)  # the rim may lie beyond the store crop
+    store = (crop[inner, inner, :2].astype(float) * (192 / 255)).reshape(-1, 2)
+    here = (np.mgrid[:size, :size][::-1, inner, inner] + 0.5).reshape(2, -1).T / size
+    affine = np.linalg.lstsq(np.column_stack([here, np.ones(len(here))]), store, rcond=None)[0].T
+    roll = np.arctan2(affine[1, 0], affine[0, 0])
+    return HeadSquare(affine @ [0.5, 0.5, 1.0], np.hypot(*affine[:, 0]), roll)
 
 
 @given(angles, st.integers(0, 1000))
 def test_label_of_a_sample_decodes_to_the_true_pose(degrees, seed):
     rotation = rotation_from_angles(*degrees)
     pose = facing(rotation)
-    image = np.zeros((192, 192, 3), np.uint8)
-    sample = augment.jittered(np.random.default_rng(seed), image, rotation, pose[:3, 3], WIDE, 64)
-    _, in_crop, place = sample
+    crop, in_crop, place = augment.jittered(
+        np.random.default_rng(seed), PLACES, rotation, pose[:3, 3], JITTER, 128
+    )
     row = np.concatenate([in_crop[:, 0], in_crop[:, 1], place, [0.0]])
-    camera, camera_from_head = _decoded(row, looked_at(sample, rotation)).camera_in(np.eye(3), 192)
+    camera, camera_from_head = _decoded(row, looked_at(crop)).camera_in(np.eye(3), 192)
     head = np.random.default_rng(0).uniform(-90, 90, (20, 3))
     want = STORE.project(moved(pose, head))
-    np.testing.assert_allclose(camera.project(moved(camera_from_head, head)), want, atol=1e-6)
+    got = camera.project(moved(camera_from_head, head))
+    np.testing.assert_allclose(got, want, atol=0.5)  # px; colours are steps of 0.75 px
 
 
 @pytest.mark.parametrize("seed", range(8))
