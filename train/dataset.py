@@ -165,7 +165,7 @@ class SampleMaker:
 
     def make(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
         d = self.data
-        if self.task == "pose" and rng.random() < 0.05:
+        if self.task == "pose" and rng.random() < 0.08:
             return self._negative(rng, row)
         image = d.image(row)
         rotation, translation = d.rotation[row].astype(float), d.translation[row].astype(float)
@@ -209,8 +209,31 @@ class SampleMaker:
             "face": np.float32(fitness(place)),
         }
 
+    def _faceless(self, rng: np.random.Generator, row: int) -> np.ndarray:
+        """(192, 192, 3) uint8 without a face that could be placed."""
+        kind = rng.choice(["background", "noise", "gradient", "part", "collage"])
+        if kind == "noise":
+            cells = int(rng.choice([3, 6, 12, 24, 48, 96, 192]))
+            channels = int(rng.choice([1, 3]))
+            spread = rng.uniform(10, 120)
+            noise = rng.normal(rng.uniform(30, 220), spread, (cells, cells, channels))
+            image = np.repeat(np.clip(noise, 0, 255).astype(np.uint8), 3 // channels, 2)
+            return cv2.resize(image, (192, 192), interpolation=int(rng.choice([0, 1, 2])))
+        if kind == "gradient":
+            corners = rng.integers(0, 256, (2, 2, 3)).astype(np.uint8)
+            return cv2.resize(corners, (192, 192), interpolation=cv2.INTER_LINEAR)
+        if kind == "part":  # so near, or so far aside, that the face cannot be told
+            image = self.data.image(row)
+            side = int(rng.uniform(14, 34))
+            x, y = rng.integers(0, 192 - side, 2)
+            return cv2.resize(image[y : y + side, x : x + side], (192, 192))
+        if kind == "collage":
+            tiles = [[self.backgrounds.draw(rng, 96) for _ in range(2)] for _ in range(2)]
+            return np.concatenate([np.concatenate(row, 1) for row in tiles], 0)
+        return self.backgrounds.draw(rng, 192)
+
     def _negative(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
-        image = self.backgrounds.draw(rng, 192)
+        image = self._faceless(rng, row)
         for _ in range(rng.integers(0, 3)):
             occlude(rng, image, self.occluders, self.backgrounds)
         d = self.data
