@@ -89,7 +89,7 @@ def occlude(rng: np.random.Generator, image: np.ndarray, occluders: Occluders, b
     """Covers up to about 60 % of the face of an upright store crop, in place."""
     middle = STORE_SIZE / 2
     face = 150.0 / STORE_MM * STORE_SIZE  # px, width of a face
-    for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.28, 0.12])):
+    for _ in range(rng.choice([1, 2, 3, 4], p=[0.42, 0.28, 0.18, 0.12])):
         kind = rng.choice(
             ["hands", "objects", "glasses", "masks", "patch"], p=[0.4, 0.2, 0.12, 0.1, 0.18]
         )
@@ -121,7 +121,7 @@ def occlude(rng: np.random.Generator, image: np.ndarray, occluders: Occluders, b
             paste(image, shape, where, face * rng.uniform(0.3, 0.9), angle, flip)
         else:
             cutout = tinted(rng, occluders.draw(rng, kind), 0.6)
-            paste(image, cutout, where, face * rng.uniform(0.5, 1.3), angle, flip)
+            paste(image, cutout, where, face * rng.uniform(0.5, 1.5), angle, flip)
 
 
 class Backgrounds:

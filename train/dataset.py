@@ -176,7 +176,7 @@ class SampleMaker:
             rotation, translation = m @ rotation @ m, m @ translation
             identity = self.mirror.identity @ identity
             expression = expression[self.mirror.expression]
-        if rng.random() < 0.5:
+        if rng.random() < 0.6:
             occlude(rng, image, self.occluders, self.backgrounds)
         if self.task == "pose":
             jitter = (REFINED, DETECTED, SEARCHED)[rng.choice(3, p=[0.5, 0.36, 0.14])]

@@ -46,8 +46,10 @@ Source = Literal["networks+landmarks", "networks", "landmarks"]
 
 # Looks of the pose network: the first from the detector's square, the last from its own.
 _LOOKS = 2
-# A detection that the pose network denies sends the search over the whole photo.
-_DENIED = 0.25
+# A detection that the pose network is not surer of sends the search over the whole photo: on clear
+# faces it is, on half-covered ones the detector can take a hand for a head, or turn it round.
+_SURE = 0.9
+_DENIED = 0.25  # no face at all
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share
 # of trust that must be left for the landmarks to count at all.
 _AGREEMENT = 7.0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from extreme3d_fast.detect import shrink_to
 from extreme3d_fast.pose import HeadSquare, PoseEstimate, PoseNetwork
 
-__all__ = ["MIN_CONFIDENCE", "follow", "localize"]
+__all__ = ["MIN_CONFIDENCE", "follow", "localize", "standing"]
 
 #: Photos and textures without a face stay below (see docs/foundation.md).
 MIN_CONFIDENCE = 0.6
@@ -43,11 +43,17 @@ def localize(photo: npt.NDArray[np.uint8], network: PoseNetwork) -> PoseEstimate
         estimates = network.estimate(small, squares)
         estimates.sort(key=lambda estimate: -estimate.confidence)
         followed = [follow(small, network, e.square, LOOKS) for e in estimates[:CANDIDATES]]
-        best = max(followed, key=lambda estimate: estimate.confidence)
+        best = max(followed, key=standing)
         if best.confidence >= MIN_CONFIDENCE:
             center, side, roll = best.square
             return best._replace(square=HeadSquare(center / scale, side / scale, roll))
     return None
+
+
+def standing(estimate: PoseEstimate) -> float:
+    """What ranks faces found: how sure, and how large. Parts of covered faces can look like small
+    faces of their own."""
+    return estimate.confidence * math.sqrt(estimate.square.side)
 
 
 def follow(
