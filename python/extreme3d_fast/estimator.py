@@ -30,7 +30,7 @@ from extreme3d_fast.detect import (
 from extreme3d_fast.foundation import Coefficients, FoundationNetwork
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.landmark_fit import N_LANDMARKS, FitPrior, LandmarkFit, LandmarkFitter
-from extreme3d_fast.localize import MIN_CONFIDENCE, follow, localize
+from extreme3d_fast.localize import MIN_CONFIDENCE, follow, localize, standing
 from extreme3d_fast.pose import SIDE_MM, HeadSquare, PoseEstimate, PoseNetwork
 
 __all__ = ["Foundation", "FoundationEstimator", "FoundationMode", "Source"]
@@ -50,6 +50,7 @@ _LOOKS = 2
 # faces it is, on half-covered ones the detector can take a hand for a head, or turn it round.
 _SURE = 0.9
 _DENIED = 0.25  # no face at all
+_MAX_ROLL = np.radians(60.0)
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share
 # of trust that must be left for the landmarks to count at all.
 _AGREEMENT = 7.0
@@ -155,9 +156,10 @@ class FoundationEstimator:
             square = _square_of(detection)
             pose = timed("pose", follow)(photo, self._pose, square, _LOOKS)
             found.append(Found(detection, pose))
-        if not any(f.pose is not None and f.pose.confidence > _DENIED for f in found):
+        least = _DENIED if every else _SURE
+        if not any(f.pose is not None and _is_upright(f.pose, least) for f in found):
             pose = timed("localize", localize)(photo, self._pose)
-            if pose is not None:
+            if pose is not None and all(_outranks(pose, f) for f in found):
                 found = [Found(None, pose), *(f for f in found if _beside(f, pose.square))]
         return found
 
@@ -295,6 +297,15 @@ def _beside(found: Found, square: HeadSquare) -> bool:
     assert found.detection is not None
     center = found.detection.box.reshape(2, 2).mean(0)
     return float(np.linalg.norm(center - square.center)) > square.side / 2
+
+
+def _is_upright(pose: PoseEstimate, confidence: float) -> bool:
+    """Whether the pose network is that sure of a face which does not lean far."""
+    return pose.confidence > confidence and abs(pose.square.roll) < _MAX_ROLL
+
+
+def _outranks(pose: PoseEstimate, found: Found) -> bool:
+    return found.pose is None or standing(pose) > standing(found.pose)
 
 
 def _trust(

@@ -170,7 +170,8 @@ def _decoded(row: Float64, square: HeadSquare) -> PoseEstimate:
     side = square.side * math.exp(-float(np.clip(row[8], -3, 3)))
     upright = rotation_from_vector([0.0, 0.0, -roll]) @ rotation
     confidence = 1 / (1 + math.exp(-float(np.clip(row[9], -80, 80))))
-    return PoseEstimate(HeadSquare(center, side, square.roll + roll), upright, confidence)
+    around = math.remainder(square.roll + roll, 2 * math.pi)
+    return PoseEstimate(HeadSquare(center, side, around), upright, confidence)
 
 
 def _upright(camera_from_head: Float64) -> float:
