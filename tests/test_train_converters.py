@@ -118,7 +118,7 @@ def test_dlib_weights_give_the_network_that_dlib_defines(
         want = dlib_forward(layers, last, nchw).numpy()
         np.testing.assert_allclose(model(nchw).numpy(), want, atol=1e-4 * np.abs(want).max())
     path = tmp_path / "dlib.onnx"
-    convert_dlib.export(model, path, 150, "descriptor", convert_dlib.METADATA)
+    convert_dlib.export(model, path, 150, ["descriptor"], convert_dlib.METADATA)
     session = Session(path, threads=1)
     session.expect(inputs={"image": (None, 150, 150, 3)}, outputs={"descriptor": (None, 128)})
     got = session.run({"image": images})["descriptor"]

@@ -227,7 +227,7 @@ def convert(path: Path, kind: str, mean: np.ndarray, out: Path) -> float:
         "outputs": f"coefficients (N,{model.fc.out_features}): {KINDS[kind].outputs}",
         "source": f"{path.name}: {KINDS[kind].source}",
     }
-    export(model, out, SIZE, "coefficients", metadata)
+    export(model, out, SIZE, ["coefficients"], metadata)
     images = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
     with torch.no_grad():
         want = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
