@@ -131,6 +131,24 @@ def test_stream_of_samples_goes_on_from_any_step(sets, occluders, task):
             torch.testing.assert_close(late[name], value, rtol=0, atol=0, equal_nan=True)
 
 
+def test_two_workers_make_in_turn_what_one_makes(sets, occluders, monkeypatch):
+    want = list(itertools.islice(dataset.Samples(sets, occluders, "pose", 64, 8, 0, 5), 4))
+    for worker in range(2):
+        info = SimpleNamespace(id=worker, num_workers=2)
+        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda info=info: info)
+        got = list(itertools.islice(dataset.Samples(sets, occluders, "pose", 64, 8, 0, 5), 2))
+        for batch, same in zip(got, want[worker::2], strict=True):
+            torch.testing.assert_close(batch["image"], same["image"], rtol=0, atol=0)
+
+
+def test_weights_of_dlib_are_refused_for_another_network(monkeypatch, capsys):
+    arguments = "pose --sets a --occluders b --run c --dlib d --depth resnet101".split()
+    monkeypatch.setattr(sys, "argv", ["train_network.py", *arguments])
+    with pytest.raises(SystemExit):
+        train_network.arguments()
+    assert "--dlib has weights for --depth dlib29" in capsys.readouterr().err
+
+
 def test_sampling_weights_share_out_as_asked(sets):
     data = dataset.Data(sets, validation=False)
     weights = dataset.sampling_weights(data, 0.3)

@@ -116,7 +116,7 @@ def sampling_weights(data: Data, synthetic_share: float) -> np.ndarray:
 
 
 class Samples(torch.utils.data.IterableDataset):
-    """An endless stream of batches, the same for the same seed and start.
+    """An endless stream of batches, the same for the same seed and start on any number of workers.
 
     Args:
         task: "pose" (wide jitter, negatives) or "foundation" (fine jitter, persons in pairs).
@@ -140,7 +140,8 @@ class Samples(torch.utils.data.IterableDataset):
         for i in data.rows[data.real[data.rows]]:
             persons.setdefault(data.person[i], []).append(int(i))
         several = [p for p in persons.values() if len(p) > 2]
-        step = self.start
+        worker = torch.utils.data.get_worker_info()  # the loader takes batches in turn from each
+        step = self.start + (worker.id if worker else 0)
         while True:
             rng = np.random.default_rng([self.seed, step])
             rows = data.rows[rng.choice(len(data.rows), self.batch, p=chance)]
@@ -150,7 +151,7 @@ class Samples(torch.utils.data.IterableDataset):
                 for j, who in enumerate(rng.choice(len(several), n)):
                     rows[2 * j : 2 * j + 2] = rng.choice(several[who], 2, replace=False)
             yield collate([maker.make(rng, int(row)) for row in rows])
-            step += 1
+            step += worker.num_workers if worker else 1
 
 
 class SampleMaker:

@@ -159,13 +159,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.dlib and (options.depth, options.width) != ("dlib29", 1.0):
+        parser.error("--dlib has weights for --depth dlib29 --width 1 only")
+    return options
 
 
 def build(options: argparse.Namespace, model: HeadModel, data: Data) -> nn.Module:
     """The network with its lazy layers made, ready to train."""
     stages = 4 if options.task == "pose" and options.depth == "dlib29" else None
-    if options.dlib and options.depth == "dlib29" and options.width == 1.0:
+    if options.dlib:
         backbone = load_dlib(options.dlib, stages=stages)
     else:
         backbone = ResidualNetwork(options.depth, width=options.width, stages=stages)
@@ -281,7 +284,7 @@ class Validation:
         self.real = torch.tensor(data.real[chosen])
         self.persons = data.person[chosen]
         self.names = data.name[chosen]
-        self.loss = criterion(options.task, model, data).to(device)
+        self.loss = criterion(options.task, model, data)
 
     @torch.no_grad()
     def __call__(self, network: nn.Module) -> dict[str, float]:
@@ -297,8 +300,7 @@ class Validation:
         b = self.batch
         rotation = rotation_of(out[:, :6])
         angle = angle_between(rotation, b["rotation"])
-        loss = self.loss.cpu()
-        points = loss.landmarks(b)
+        points = self.loss.landmarks(b)
         gap = project(rotation, out[:, 6:9], points) - project(b["rotation"], b["place"], points)
         gap = gap.square().sum(2).sqrt().mean(1) * 100
         yaw = torch.tensor([abs(turn_of(r)) for r in b["rotation"].numpy()])
@@ -317,7 +319,7 @@ class Validation:
         identity, expression, descriptor = (
             torch.cat(x).float().cpu() for x in zip(*outs, strict=True)
         )
-        b, loss = self.batch, self.loss.cpu()
+        b, loss = self.batch, self.loss
         result = {}
         for kind, here in (("real", self.real), ("synthetic", ~self.real)):
             for name, got, basis, k in (
