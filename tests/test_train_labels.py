@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from bench import photos
 from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.detect import transform_points
 from extreme3d_fast.head_model import HeadModel
@@ -65,7 +66,7 @@ def test_label_explains_the_photo(labeller: Any, yaw: float, roll: float) -> Non
     assert up[1] < 0
     seen = transform_points(label.crop_from_image, points[:468, :2])
     away = np.linalg.norm(labeller.project(label)[:468] - seen, axis=1)
-    mm_per_px = 320.0 / lb.STORE
+    mm_per_px = 320.0 / lb.STORE_SIZE
     assert np.sqrt((away**2).mean()) * mm_per_px < label.rms + 0.6  # points without weight err more
     assert label.rms < 3.0
     in_crop = np.arctan2(label.crop_from_image[1, 0], label.crop_from_image[0, 0])
@@ -88,6 +89,29 @@ def test_signs_of_whenet(angles: tuple[float, float, float]) -> None:
 def test_person_of_a_photo() -> None:
     assert lb.person_of("youtube_faces/Zhong_Nanshan_12.jpg") == "Zhong_Nanshan"
     assert lb.person_of("utkface/1_0_0_2017.jpg") == "utkface/1_0_0_2017.jpg"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "celebamask/12.jpg",
+        "utkface/1_0_0_2017.jpg",
+        "youtube_faces/Zhong_Nanshan_12.jpg",
+        "fasseg_profile/personne04S01p1_yaw-90.jpg",
+    ],
+)
+def test_bench_judges_by_the_people_that_training_leaves_out(name: str) -> None:
+    person = lb.person_of(name)
+    assert photos.person_of(name) == person
+    for other in [person, *(f"{person}{i}" for i in range(50))]:
+        assert photos.is_held_out(other) == lb.is_held_out(other)
+
+
+def test_bench_reads_whenet_as_training_does() -> None:
+    for angles in np.random.default_rng(0).uniform(-80, 80, (5, 3)):
+        np.testing.assert_allclose(
+            photos.whenet_rotation(*angles), lb.whenet_rotation(angles), atol=1e-12
+        )
 
 
 def test_pooled_shape_follows_who_knows() -> None:

@@ -142,7 +142,19 @@ def test_two_workers_make_in_turn_what_one_makes(sets, occluders, monkeypatch):
 
 
 def test_weights_of_dlib_are_refused_for_another_network(monkeypatch, capsys):
-    arguments = "pose --sets a --occluders b --run c --dlib d --depth resnet101".split()
+    arguments = [
+        "pose",
+        "--sets",
+        "a",
+        "--occluders",
+        "b",
+        "--run",
+        "c",
+        "--dlib",
+        "d",
+        "--depth",
+        "resnet101",
+    ]
     monkeypatch.setattr(sys, "argv", ["train_network.py", *arguments])
     with pytest.raises(SystemExit):
         train_network.arguments()

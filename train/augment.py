@@ -1,7 +1,6 @@
 """Turns a stored crop with its label into a training sample: occluders, jitter, light and noise.
 
-Store crops are (192, 192, 3) uint8, 320 mm wide at the face centre, seen by a pinhole of 2 sides;
-network crops are `extreme3d_fast.pose`'s square. See train/README.md.
+Store crops are (192, 192, 3) uint8, see store.py; network crops are `extreme3d_fast.pose`'s square.
 """
 
 from __future__ import annotations
@@ -12,14 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from store import STORE_FOCAL, STORE_MM, STORE_SIZE
 
 from extreme3d_fast.camera import rotation_from_vector
-from extreme3d_fast.pose import FACE_CENTER, FOCAL_SIDES, SIDE_MM
-
-STORE_SIZE = 192
-STORE_MM = 320.0
-STORE_FOCAL = FOCAL_SIDES * SIDE_MM / STORE_MM * STORE_SIZE  # px
-DISTANCE = FOCAL_SIDES * SIDE_MM  # mm to the face centre of a canonical crop
+from extreme3d_fast.pose import FACE_CENTER, SIDE_MM
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from augment import (
     jittered,
     occlude,
 )
+from store import STORE_SIZE
 
 from extreme3d_fast.head_model import HeadModel
 
@@ -211,7 +212,8 @@ class SampleMaker:
         }
 
     def _faceless(self, rng: np.random.Generator, row: int) -> np.ndarray:
-        """(192, 192, 3) uint8 without a face that could be placed."""
+        """(STORE_SIZE, STORE_SIZE, 3) uint8 without a face that could be placed."""
+        side = STORE_SIZE
         kind = rng.choice(["background", "noise", "gradient", "part", "collage"])
         if kind == "noise":
             cells = int(rng.choice([3, 6, 12, 24, 48, 96, 192]))
@@ -219,19 +221,19 @@ class SampleMaker:
             spread = rng.uniform(10, 120)
             noise = rng.normal(rng.uniform(30, 220), spread, (cells, cells, channels))
             image = np.repeat(np.clip(noise, 0, 255).astype(np.uint8), 3 // channels, 2)
-            return cv2.resize(image, (192, 192), interpolation=int(rng.choice([0, 1, 2])))
+            return cv2.resize(image, (side, side), interpolation=int(rng.choice([0, 1, 2])))
         if kind == "gradient":
             corners = rng.integers(0, 256, (2, 2, 3)).astype(np.uint8)
-            return cv2.resize(corners, (192, 192), interpolation=cv2.INTER_LINEAR)
+            return cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
         if kind == "part":  # so near, or so far aside, that the face cannot be told
             image = self.data.image(row)
-            side = int(rng.uniform(14, 34))
-            x, y = rng.integers(0, 192 - side, 2)
-            return cv2.resize(image[y : y + side, x : x + side], (192, 192))
+            part = int(rng.uniform(14, 34))
+            x, y = rng.integers(0, side - part, 2)
+            return cv2.resize(image[y : y + part, x : x + part], (side, side))
         if kind == "collage":
-            tiles = [[self.backgrounds.draw(rng, 96) for _ in range(2)] for _ in range(2)]
+            tiles = [[self.backgrounds.draw(rng, side // 2) for _ in range(2)] for _ in range(2)]
             return np.concatenate([np.concatenate(row, 1) for row in tiles], 0)
-        return self.backgrounds.draw(rng, 192)
+        return self.backgrounds.draw(rng, side)
 
     def _negative(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
         image = self._faceless(rng, row)

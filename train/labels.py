@@ -15,13 +15,20 @@ import collections
 import dataclasses
 import os
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from store import (
+    DISTANCE,
+    STORE_CAMERA,
+    STORE_MM,
+    STORE_SIZE,
+    is_held_out,
+    person_of,
+)
 
 from extreme3d_fast import _core
 from extreme3d_fast.camera import (
@@ -43,13 +50,9 @@ from extreme3d_fast.landmark_fit import (
 )
 from extreme3d_fast.mesh import transform_points as move
 from extreme3d_fast.mesh import vertex_normals
-from extreme3d_fast.pose import FACE_CENTER, head_square
+from extreme3d_fast.pose import FACE_CENTER, SIDE_MM, head_square
 
 Float = npt.NDArray[np.float64]
-
-STORE = 192  # px
-STORE_CAMERA = Camera(2.0 * STORE, 2.0 * STORE, STORE / 2, STORE / 2, STORE, STORE)
-DISTANCE = 640.0  # mm from the store camera to FACE_CENTER
 
 # WHENet's angles beyond this much of its yaw replace the points' rotation: none of it, all of it.
 TURNED = (20.0, 35.0)  # degrees
@@ -86,9 +89,8 @@ def canonical(camera: Camera, camera_from_head: npt.ArrayLike) -> tuple[Float, F
     Exact where the camera is the store's up to a roll, a small shift and a small zoom.
     """
     square = head_square(camera, camera_from_head)
-    # 200 of 320 mm.
-    matrix = square.square_from_image(STORE * 200.0 / 320.0)
-    matrix[:2, 2] += STORE * 60.0 / 320.0
+    matrix = square.square_from_image(STORE_SIZE * SIDE_MM / STORE_MM)
+    matrix[:2, 2] += STORE_SIZE * (STORE_MM - SIDE_MM) / 2 / STORE_MM
     pose = np.asarray(camera_from_head, np.float64)
     center = pose[:3, :3] @ FACE_CENTER + pose[:3, 3]
     # The camera turned towards the face's middle, then rolled upright.
@@ -157,14 +159,14 @@ class Labeller:
         scale = np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
         seen = np.column_stack([transform_points(matrix, points[:, :2]), scale * points[:, 2]])
         known = FitPrior(camera=STORE_CAMERA, focal_log_sigma=0.0, **prior)
-        return self.fitter.fit(seen, STORE, prior=known, trust=trust)
+        return self.fitter.fit(seen, STORE_SIZE, prior=known, trust=trust)
 
     def first(self, points: Float) -> tuple[Float, LandmarkFit]:
         """A crop near the canonical one, and the fit there to the points alone."""
         low, high = points[:, :2].min(0), points[:, :2].max(0)
-        scale = 0.55 * STORE / (high - low).max()
+        scale = 0.55 * STORE_SIZE / (high - low).max()
         matrix = np.diag([scale, scale, 1.0])
-        matrix[:2, 2] = STORE / 2 - scale * (low + high) / 2
+        matrix[:2, 2] = STORE_SIZE / 2 - scale * (low + high) / 2
         return self.settle(points, matrix, self.fit(points, matrix))
 
     def settle(self, points: Float, matrix: Float, fit: LandmarkFit) -> tuple[Float, LandmarkFit]:
@@ -249,21 +251,6 @@ class Teachers:
         return np.column_stack([xy, self.z[i].astype(np.float64) / 2.0])
 
 
-def person_of(name: str) -> str:
-    """Who is on a photo, as far as its name says it."""
-    source, stem = name.split("/")[0], Path(name).stem
-    if source == "youtube_faces":
-        return re.sub(r"_[0-9]+$", "", stem)
-    if source == "fasseg_profile":  # personneNN S NN pP_yawA: person, session, number
-        return stem[:10]
-    return name
-
-
-def split(person: str) -> bool:
-    """True for the tenth of the people kept for validation."""
-    return zlib.crc32(person.encode()) % 10 == 0
-
-
 def load_photo(path: Path) -> npt.NDArray[np.uint8]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
@@ -284,10 +271,10 @@ def write_set(
     """One set of the store: crops in NAME.npy, labels in NAME.npz."""
     out.mkdir(parents=True, exist_ok=True)
     crops = np.lib.format.open_memmap(
-        out / f"{name}.npy", "w+", np.uint8, (len(labels), STORE, STORE, 3)
+        out / f"{name}.npy", "w+", np.uint8, (len(labels), STORE_SIZE, STORE_SIZE, 3)
     )
     for i, (key, label) in enumerate(labels.items()):
-        crops[i] = warp_similarity(read(key), label.crop_from_image, STORE)
+        crops[i] = warp_similarity(read(key), label.crop_from_image, STORE_SIZE)
     crops.flush()
     people = [person_of(key) for key in labels]
     items = list(labels.values())
@@ -296,7 +283,7 @@ def write_set(
         out / f"{name}.npz",
         name=np.array(list(labels)),
         person=np.array(people),
-        val=np.array([split(p) for p in people]),
+        val=np.array([is_held_out(p) for p in people]),
         identity=np.array([v.identity for v in items], np.float32),
         expression=np.clip(np.array([v.expression for v in items], np.float32), 0.0, 1.0),
         rotation=np.array([v.camera_from_head[:3, :3] for v in items], np.float32),
@@ -666,7 +653,7 @@ def main() -> None:
         picks = list(profiles)[:: max(1, len(profiles) // 32)]
         contact_sheet(
             args.sheet.with_stem(args.sheet.stem + "_profiles"),
-            [warp_similarity(read(n), profiles[n].crop_from_image, STORE) for n in picks],
+            [warp_similarity(read(n), profiles[n].crop_from_image, STORE_SIZE) for n in picks],
             [outline(labeller, profiles[n]) for n in picks],
             [
                 f"{angles_from_rotation(profiles[n].camera_from_head)[0]:.0f}"
@@ -684,7 +671,7 @@ def main() -> None:
             picks += rng.choice(there, min(n, len(there)), False).tolist()
         contact_sheet(
             args.sheet,
-            [warp_similarity(read(n), labels[n].crop_from_image, STORE) for n in picks],
+            [warp_similarity(read(n), labels[n].crop_from_image, STORE_SIZE) for n in picks],
             [labeller.project(labels[n])[:N_LANDMARKS] for n in picks],
             [
                 f"{n.split('/')[0][:6]} {angles_from_rotation(labels[n].camera_from_head)[0]:.0f}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from store import DISTANCE, STORE_CAMERA, STORE_MM, STORE_SIZE
 from synthetic_scene import (
     Piece,
     Strands,
@@ -36,9 +37,6 @@ from extreme3d_fast.mesh import vertex_faces, vertex_normals
 from extreme3d_fast.pose import FACE_CENTER
 from extreme3d_fast.rasterize import rasterize, vertex_visibility
 
-SIZE = 192  # px, side of a stored crop
-CROP_MM = 320.0  # its width at FACE_CENTER
-NOMINAL_DISTANCE = 640.0  # mm from the camera of the labels to FACE_CENTER
 SUPERSAMPLE = 2
 MAX_YAW, MAX_PITCH = 100.0, 45.0  # degrees
 N_PHOTO_SKINS, N_PAINTED_SKINS, N_BACKGROUNDS = 500, 120, 600
@@ -66,17 +64,17 @@ def view_rotation(yaw: float, pitch: float) -> np.ndarray:
 
 @dataclass
 class Sample:
-    image: np.ndarray  # (SIZE, SIZE, 3) uint8
+    image: np.ndarray  # (STORE_SIZE, STORE_SIZE, 3) uint8
     identity: np.ndarray
     expression: np.ndarray
     rotation: np.ndarray  # (3, 3) camera_from_head
     distance: float  # mm from the camera that drew it to FACE_CENTER
-    depth: np.ndarray  # (SIZE * SUPERSAMPLE)² mm from that camera, +inf where background
+    depth: np.ndarray  # (STORE_SIZE * SUPERSAMPLE)² mm from that camera, +inf where background
 
     @property
     def translation(self) -> np.ndarray:
         """Of the label's camera, mm."""
-        return np.array([0, 0, NOMINAL_DISTANCE]) - self.rotation @ FACE_CENTER
+        return np.array([0, 0, DISTANCE]) - self.rotation @ FACE_CENTER
 
 
 class Expressions:
@@ -173,7 +171,7 @@ class Synthesizer:
             np.where(self.skin, s, inner).astype(np.float32)
             for s in (0.25 + 0.75 * self.open_sky, np.clip(1.7 * self.open_sky, 0.05, 1))
         ]
-        side = SIZE * SUPERSAMPLE
+        side = STORE_SIZE * SUPERSAMPLE
         self.pixels = np.stack(np.meshgrid(*2 * [np.arange(side, dtype=np.float32)]))
         # Photos under coloured lamps keep a part of their cast only.
         face = np.flatnonzero(self.skin)[::50]
@@ -194,7 +192,7 @@ class Synthesizer:
         normals = vertex_normals(vertices, model.all_faces, faces_of_vertex=self.table)
         size, distance = 256, 3000.0
         camera = Camera(
-            distance / CROP_MM * size, distance / CROP_MM * size, size / 2, size / 2, size, size
+            distance / STORE_MM * size, distance / STORE_MM * size, size / 2, size / 2, size, size
         )
         light, total = np.zeros(len(vertices)), np.zeros(len(vertices))
         count = 96
@@ -324,8 +322,8 @@ class Synthesizer:
         at = (points - FACE_CENTER.astype(np.float32)) @ turn.T
         at[:, 2] += distance
         at = np.ascontiguousarray(at, np.float32)
-        side = SIZE * SUPERSAMPLE
-        focal = distance / CROP_MM * side
+        side = STORE_SIZE * SUPERSAMPLE
+        focal = distance / STORE_MM * side
         raster = rasterize(at, faces, Camera(focal, focal, side / 2, side / 2, side, side))
 
         behind = background(rng, self.backgrounds, side)
@@ -365,7 +363,7 @@ class Synthesizer:
         image = image.reshape(side, side, 3)
         if style is not None:
             image = self._fray(rng, image, mask.reshape(side, side), style)
-        image = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (STORE_SIZE, STORE_SIZE), interpolation=cv2.INTER_AREA)
         return np.clip(image + 0.5, 0, 255).astype(np.uint8), raster.depth
 
     def _fray(self, rng, image, mask, style):
@@ -463,7 +461,7 @@ def write_set(synthesizer: Synthesizer, folder: Path, name: str, seed: int, firs
     """NAME.npy and NAME.npz; a set is complete when NAME.npz is there."""
     model = synthesizer.model
     partial = folder / f"{name}.partial.npy"
-    images = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, SIZE, SIZE, 3))
+    images = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, STORE_SIZE, STORE_SIZE, 3))
     identity = np.zeros((count, model.n_identity), np.float32)
     expression = np.zeros((count, model.n_expression), np.float32)
     rotation = np.zeros((count, 3, 3), np.float32)
@@ -504,9 +502,7 @@ def label_points(model: HeadModel, sample: Sample) -> np.ndarray:
     basis = model.landmark_basis("478")
     points = basis.mean + np.tensordot(sample.identity, basis.identity, 1)
     points = points + np.tensordot(sample.expression, basis.expression, 1)
-    focal = NOMINAL_DISTANCE / CROP_MM * SIZE
-    camera = Camera(focal, focal, SIZE / 2, SIZE / 2, SIZE, SIZE)
-    return camera.project(points @ sample.rotation.T + sample.translation)
+    return STORE_CAMERA.project(points @ sample.rotation.T + sample.translation)
 
 
 def sheet(synthesizer: Synthesizer, seed: int, first: int, count: int = 60) -> np.ndarray:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from store import is_held_out
 from synthetic_skin import (
     HAIR_COLORS,
     HAIR_ODDS,
     ears,
     hair_margin,
-    is_validation,
     noise_field,
     smoothstep,
 )
@@ -340,7 +340,7 @@ def make_backgrounds(data: Path, count: int, size: int = 256) -> np.ndarray:
     photos = data / "photos"
     marks = np.load(photos / "landmarks478.npz")
     names = marks["names"].tolist()
-    allowed = [i for i, n in enumerate(names) if not is_validation(n)]
+    allowed = [i for i, n in enumerate(names) if not is_held_out(n)]  # by photo: no face is left
     out: list[np.ndarray] = []
     for i in rng.permutation(allowed):
         name = names[i]

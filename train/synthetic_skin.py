@@ -6,12 +6,12 @@ mirrored or filled, the scalp takes the colour of the photo's hair.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from store import is_held_out, person_of
 
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.landmark_fit import LandmarkFitter
@@ -44,11 +44,6 @@ HAIR_COLORS = np.array(
     float,
 )
 HAIR_ODDS = np.array([5, 4, 4, 3, 3, 2.5, 2, 1.5, 1, 1.5, 1.5, 1]) / 30.0
-
-
-def is_validation(name: str) -> bool:
-    """A tenth of the people; they must lend no skin to training."""
-    return zlib.crc32(name.encode()) % 10 == 0
 
 
 def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
@@ -128,7 +123,7 @@ class SkinMaker:
             pool = [
                 i
                 for i in np.flatnonzero(frontal)
-                if names[i].startswith(prefix) and not is_validation(str(names[i]))
+                if names[i].startswith(prefix) and not is_held_out(person_of(str(names[i])))
             ]
             chosen += rng.permutation(pool)[: round(1.4 * count * share)].tolist()
         return [int(i) for i in rng.permutation(chosen)]
