@@ -17,11 +17,10 @@ import onnx
 import onnxruntime
 import torch
 from convert_dlib import export
-from foundation_network import FoundationNetwork
-from networks import DLIB_MEAN, DLIB_STD, ResidualNetwork
+from networks import DLIB_MEAN, DLIB_STD
 from onnx import numpy_helper
-from pose_network import PoseNetwork
 from torch import Tensor, nn
+from train_network import untrained
 
 from extreme3d_fast.head_model import HeadModel
 
@@ -85,19 +84,10 @@ def main() -> None:
 
 def make(settings: dict[str, str]) -> nn.Module:
     """The network of a run, with random weights."""
-    task, depth, width = settings["task"], settings["depth"], float(settings["width"])
     size = int(settings["size"])
-    stages = 4 if task == "pose" and depth == "dlib29" else None
-    backbone = ResidualNetwork(depth, width=width, stages=stages)
-    model = HeadModel.load()
-    network = (
-        PoseNetwork(backbone)
-        if task == "pose"
-        else FoundationNetwork(
-            backbone, n_identity=model.n_identity, n_expression=model.n_expression
-        )
-    )
-    network.eval()
+    network = untrained(
+        settings["task"], settings["depth"], float(settings["width"]), HeadModel.load()
+    ).eval()
     with torch.no_grad():
         network(torch.zeros(1, 3, size, size))  # makes the lazy layers
     return network

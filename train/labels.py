@@ -409,11 +409,13 @@ def center(labels: dict[str, Label]) -> None:
     sources = collections.defaultdict(list)
     for name, label in labels.items():
         sources[name.split("/")[0]].append(label)
-    means = {
-        source: np.mean([v.identity for v in found if v.turned < 0.7], axis=0)
-        for source, found in sources.items()
-        if source in MEASURED_SOURCES
+    facing = {
+        source: [v.identity for v in sources[source] if v.turned < 0.7]
+        for source in MEASURED_SOURCES
     }
+    means = {source: np.mean(shapes, axis=0) for source, shapes in facing.items() if shapes}
+    if not any(source in means for source in GOOD_SOURCES):
+        raise SystemExit(f"no usable photos of {' or '.join(GOOD_SOURCES)} to take the mean of")
     good = np.mean([means[source] for source in GOOD_SOURCES if source in means], axis=0)
     for source, found in sources.items():
         for label in found:

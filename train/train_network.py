@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from dataset import Data, SampleMaker, Samples, collate
+from descriptors import ranking
 from foundation_network import FoundationLoss, FoundationNetwork, distance
 from networks import DLIB_MEAN, DLIB_STD, SETTINGS, ResidualNetwork, load_dlib
 from pose_network import PoseLoss, PoseNetwork, angle_between, project, rotation_of
@@ -167,29 +168,33 @@ def arguments() -> argparse.Namespace:
 
 def build(options: argparse.Namespace, model: HeadModel, data: Data) -> nn.Module:
     """The network with its lazy layers made, ready to train."""
-    stages = 4 if options.task == "pose" and options.depth == "dlib29" else None
-    if options.dlib:
-        backbone = load_dlib(options.dlib, stages=stages)
-    else:
-        backbone = ResidualNetwork(options.depth, width=options.width, stages=stages)
-    if options.task == "pose":
-        network: nn.Module = PoseNetwork(backbone)
-    else:
-        network = FoundationNetwork(
-            backbone, n_identity=model.n_identity, n_expression=model.n_expression
-        )
+    network = untrained(options.task, options.depth, options.width, model, options.dlib)
     rng = np.random.default_rng(0)
     maker = SampleMaker(data, options.occluders, options.task, options.size)
     chosen = rng.choice(data.rows, 128)
     images = normalised(collate([maker.make(rng, int(row)) for row in chosen])["image"])
     with torch.no_grad():
         if options.dlib:
-            measure_statistics(backbone, images)
+            measure_statistics(network.backbone, images)
         network.eval()(images[:2])
     if options.dlib and options.task == "foundation":
         fc = torch.load(options.dlib, weights_only=True)["fc.weight"]
         network.descriptor.load_state_dict({"weight": fc})
     return network.to(memory_format=torch.channels_last)
+
+
+def untrained(
+    task: str, depth: str, width: float, model: HeadModel, dlib: Path | None = None
+) -> nn.Module:
+    """The network for a task, its lazy layers not made yet; dlib: weights of its backbone."""
+    stages = 4 if task == "pose" and depth == "dlib29" else None
+    if dlib:
+        backbone = load_dlib(dlib, stages=stages)
+    else:
+        backbone = ResidualNetwork(depth, width=width, stages=stages)
+    if task == "pose":
+        return PoseNetwork(backbone)
+    return FoundationNetwork(backbone, n_identity=model.n_identity, n_expression=model.n_expression)
 
 
 def measure_statistics(network: nn.Module, images: Tensor) -> None:
@@ -357,14 +362,11 @@ def turn_of(rotation: np.ndarray) -> float:
 
 
 def auc(rows: np.ndarray, persons: np.ndarray) -> float:
+    """ROC-AUC of the cosine of rows (n, K), over all pairs of persons (n,)."""
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     i, j = np.triu_indices(len(rows), 1)
     score, same = (unit[i] * unit[j]).sum(1), persons[i] == persons[j]
-    order = np.argsort(score)
-    rank = np.empty(len(order))
-    rank[order] = np.arange(1, len(order) + 1)
-    n = same.sum()
-    return float((rank[same].sum() - n * (n + 1) / 2) / (n * (len(same) - n)))
+    return ranking(-score[same], -score[~same])
 
 
 def draw_curves(run: Path) -> None:
