@@ -39,6 +39,7 @@ class Answers:
 
     def __init__(self, rows: list[npt.NDArray[np.float64]]) -> None:
         self.inputs = {"image": (None, 128, 128, 3)}
+        self.metadata = {"colour_order": "RGB", "mean": "0", "std": "1"}
         self.rows, self.batches = rows, [0]
 
     def expect(self, **_: object) -> None: ...
@@ -184,6 +185,21 @@ def test_absurd_distance_keeps_the_square_finite(distance):
     row = perfect_row(camera_at(0, 0, 100), rotation_from_angles(0), square)
     row[8] = distance
     assert 1 < read(row, squares=[square])[0].square.side < 1e4
+
+
+@pytest.mark.parametrize(
+    "spoil", [{0: np.nan}, {9: np.inf}, {6: np.nan}, dict.fromkeys(range(6), 0.0), {3: 1.0, 4: 0.0}]
+)
+def test_answer_without_a_pose_is_no_face(spoil):
+    square = HeadSquare(np.zeros(2), 100.0, 0.3)
+    row = perfect_row(camera_at(0, 0, 100), rotation_from_angles(0), square)
+    row[:6] = [1, 0, 0, 0, -1, 0]
+    for place, value in spoil.items():
+        row[place] = value
+    (estimate,) = read(row, squares=[square])
+    assert estimate.confidence == 0.0
+    assert estimate.square is square
+    assert np.linalg.det(estimate.rotation) == pytest.approx(1.0)
 
 
 def test_many_squares_are_answered_in_order(monkeypatch):

@@ -204,9 +204,8 @@ def test_same_person_ranked_above_others_is_auc_1():
 
 # === Export ===
 
-METADATA = dict.fromkeys(
-    ("name", "version", "input_size", "colour_order", "mean", "std", "crop_rule", "source"), "x"
-) | {"licence": "x", "head_model": "a head"}
+METADATA = dict.fromkeys(("name", "version", "input_size", "crop_rule", "source", "licence"), "x")
+METADATA |= {"colour_order": "RGB", "mean": "0", "std": "1", "head_model": "a head"}
 
 
 @pytest.mark.parametrize("task", ["pose", "foundation"])

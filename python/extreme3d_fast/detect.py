@@ -179,6 +179,9 @@ class FaceDetector:
             image: (H, W, 3) uint8 RGB.
             expected: (468, 2 or more) px, where the points should about be.
 
+        Returns:
+            Points in the photo's px, and their confidence.
+
         Raises:
             InvalidImage: wrong dtype or shape.
         """

@@ -57,7 +57,7 @@ _AGREEMENT = 7.0
 _MIN_TRUST = 0.35
 # Face Mesh reads yaw too small on turned heads: its points count less from here to there, degrees.
 _TURNED = (35.0, 60.0)
-# What the networks leave open, as priors of the refinement (deviations; see docs/foundation.md).
+# What the networks leave open: deviations of the refinement's priors round their answer.
 _IDENTITY_SIGMA = 0.35
 _EXPRESSION_SIGMA = 0.25
 _ROTATION_SIGMA = 4.0  # degrees
@@ -146,6 +146,9 @@ class FoundationEstimator:
             photo: (H, W, 3) uint8 RGB.
             timed: wraps a stage to note its time.
             every: also those that do not stand out.
+
+        Returns:
+            Detector's and pose network's word on each face; empty if neither finds one.
         """
         detect = self._detector.detect_all if every else self._detector.detect
         detections = timed("detect", detect)(photo)
@@ -166,7 +169,14 @@ class FoundationEstimator:
     def estimate(
         self, photo: UInt8, found: Found, crop_size: int, timed: Timed
     ) -> tuple[Foundation, Crop]:
-        """The foundation of a face, and the upright crop that the pipeline works on."""
+        """The foundation of a face, and the upright crop that the pipeline works on.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            found: a face of `find` in the same photo.
+            crop_size: side of the crop, px.
+            timed: wraps a stage to note its time.
+        """
         if found.pose is None or self._foundation is None:
             assert found.detection is not None
             points = timed("landmarks", self._detector.landmarks)(photo, found.detection)

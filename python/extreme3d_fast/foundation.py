@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.detect import UInt8, check_image
-from extreme3d_fast.pose import ASSETS, HeadSquare, network_crop, network_size
+from extreme3d_fast.detect import ASSETS, UInt8, check_image
+from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.pose import HeadSquare, network_crop, network_size
 from extreme3d_fast.session import Session
 
 __all__ = ["Coefficients", "FoundationNetwork"]
@@ -39,7 +40,7 @@ class FoundationNetwork:
         self._session = Session(path or ASSETS / "foundation.onnx", threads=threads)
         self.size = network_size(self._session)
         counts = {
-            name: self._session.outputs.get(name, (None, 0))[-1]
+            name: (self._session.outputs.get(name) or (0,))[-1]
             for name in ("identity", "expression")
         }
         self._session.expect(
@@ -58,7 +59,11 @@ class FoundationNetwork:
 
         Raises:
             InvalidImage: wrong dtype or shape of the photo.
+            InvalidModelFile: the network's answer is NaN or infinite.
         """
         check_image(photo)
         out = self._session.run({"image": network_crop(photo, square, self.size)[None]})
-        return Coefficients(out["identity"][0], np.clip(out["expression"][0], 0, 1))
+        identity, expression = out["identity"][0], out["expression"][0]
+        if not (np.isfinite(identity).all() and np.isfinite(expression).all()):
+            raise InvalidModelFile(f"path: {self._session.path} answers with NaN or infinity")
+        return Coefficients(identity, np.clip(expression, 0, 1))

@@ -93,7 +93,8 @@ class LandmarkFit:
         landmark_error: (468, 2) float32 px, model minus point.
         landmark_confidence: (468,) float32 in [0, 1]; 1 where the fit takes a point at its word,
             towards 0 for points that disagree with the rest or that it does not use.
-        identity_sigma: (K,) float32 posterior deviation of α; 1 where the photo says nothing.
+        identity_sigma: (K,) float32 posterior deviation of α; the prior's where the photo says
+            nothing.
         converged: False where the fit was still improving when its iterations ran out.
     """
 

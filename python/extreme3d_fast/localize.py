@@ -16,7 +16,7 @@ from extreme3d_fast.pose import HeadSquare, PoseEstimate, PoseNetwork
 
 __all__ = ["MIN_CONFIDENCE", "follow", "localize", "standing"]
 
-#: Photos and textures without a face stay below (see docs/foundation.md).
+#: What is less sure is no face: training shows the network photos and textures without one.
 MIN_CONFIDENCE = 0.6
 # Sides of the squares to try, in units of the photo's smaller side, and their distance in sides:
 # the network reads faces up to a third of a side away, and half or twice the size.
@@ -59,7 +59,14 @@ def standing(estimate: PoseEstimate) -> float:
 def follow(
     photo: npt.NDArray[np.uint8], network: PoseNetwork, square: HeadSquare, looks: int
 ) -> PoseEstimate:
-    """Looks at a square, then where that look says the face is, and so on."""
+    """Looks at a square, then where that look says the face is, and so on.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        network: the pose network.
+        square: where to look first.
+        looks: how often, at least 1; the last one is returned.
+    """
     estimate = network.estimate(photo, [square])[0]
     for _ in range(looks - 1):
         estimate = network.estimate(photo, [estimate.square])[0]

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.camera import Camera, rotation_from_vector
-from extreme3d_fast.detect import UInt8, check_image, warp_similarity
+from extreme3d_fast.camera import CAMERA_FROM_FRONTAL_HEAD, Camera, rotation_from_vector
+from extreme3d_fast.detect import ASSETS, UInt8, check_image, warp_similarity
+from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.session import Session
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
 
 Float64 = npt.NDArray[np.float64]
 
-ASSETS = Path(__file__).parent / "assets"
 #: Point of the head frame, mm, that the square is centred on: inside the head, so that the face
 #: stays in the square however it is turned.
 FACE_CENTER = np.array([0.0, -13.0, 60.0])
@@ -137,8 +137,16 @@ def network_crop(photo: UInt8, square: HeadSquare, size: int) -> npt.NDArray[np.
 
 
 def network_size(session: Session) -> int:
-    """Side in px of the crop that a network takes."""
-    shape = next(iter(session.inputs.values()))
+    """Side in px of the crop that a network takes; 0 if it takes none.
+
+    Raises:
+        InvalidModelFile: it wants something else than RGB in [0, 255], as `network_crop` cuts.
+    """
+    wanted = {"colour_order": "RGB", "mean": "0", "std": "1"}
+    found = {key: session.metadata[key] for key in wanted}
+    if found != wanted:
+        raise InvalidModelFile(f"path: {session.path}: expected metadata {wanted}, it has {found}")
+    shape = session.inputs.get("image", ())
     return shape[1] or 0 if len(shape) == 4 else 0
 
 
@@ -161,9 +169,12 @@ def head_square(camera: Camera, camera_from_head: npt.ArrayLike) -> HeadSquare:
 
 def _decoded(row: Float64, square: HeadSquare) -> PoseEstimate:
     """Rotation columns, place in sides, log distance and logit of one crop; see train/."""
-    first = row[:3] / np.linalg.norm(row[:3])
+    first = row[:3] / max(float(np.linalg.norm(row[:3])), 1e-12)
     second = row[3:6] - first @ row[3:6] * first
-    second /= np.linalg.norm(second)
+    length = float(np.linalg.norm(second))
+    if not (np.isfinite(row).all() and length > 1e-6):  # no rotation: no face, and no better place
+        return PoseEstimate(square, CAMERA_FROM_FRONTAL_HEAD, 0.0)
+    second /= length
     rotation = np.stack([first, second, np.cross(first, second)], 1)
     roll = _upright(rotation)
     center = square.center + square.side * (_turn(square.roll) @ row[6:8])
