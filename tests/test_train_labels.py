@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from bench import photos
-from extreme3d_fast.camera import rotation_from_angles
+from extreme3d_fast.camera import rotation_from_angles, rotation_from_vector
 from extreme3d_fast.detect import transform_points
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.pose import FACE_CENTER
@@ -72,6 +72,18 @@ def test_label_explains_the_photo(labeller: Any, yaw: float, roll: float) -> Non
     in_crop = np.arctan2(label.crop_from_image[1, 0], label.crop_from_image[0, 0])
     shown = rotation_from_angles(0, 0, np.degrees(-in_crop)) @ rotation_from_angles(0).T @ rotation
     assert lb.angle(label.camera_from_head[:3, :3], shown) < 3.0
+
+
+@pytest.mark.parametrize("turned", [0.25, 0.5, 1.0])
+def test_whenet_counts_by_its_share(labeller: Any, turned: float) -> None:
+    points, _ = photo_points(labeller, rotation_from_angles(27.5, 6.0, 10.0))
+    matrix, fit = labeller.first(points)
+    free, whenet = lb.in_photo(matrix, fit), rotation_from_angles(39.5, 6.0, 10.0)
+    label = labeller.label(points, matrix, fit, whenet, turned)
+    roll = np.arctan2(label.crop_from_image[1, 0], label.crop_from_image[0, 0])
+    got = rotation_from_vector([0, 0, -roll]) @ label.camera_from_head[:3, :3]
+    share = lb.angle(free, got) / lb.angle(free, whenet)
+    assert share == pytest.approx(turned, abs=0.05)  # 0.44 and 0.75 where the share counts twice
 
 
 def test_store_camera_sees_320_mm() -> None:

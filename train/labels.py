@@ -186,23 +186,18 @@ class Labeller:
     ) -> Label:
         """Final fit. rotation: camera_from_head in the photo, counts by its share `turned`."""
         pose = np.asarray(fit.camera_from_head, np.float64)
+        free = in_photo(matrix, fit)  # what the points alone say
         for _ in range(2):
             held: dict[str, Any] = {}
             if rotation is not None and turned > 0:
                 # The crop may be rolled against the photo.
                 roll = np.arctan2(matrix[1, 0], matrix[0, 0])
-                seen = rotation_from_vector([0, 0, roll]) @ rotation
-                if "free" not in prior:
-                    prior["free"] = pose[:3, :3], matrix
-                free, of = prior["free"]
-                back = roll - np.arctan2(of[1, 0], of[0, 0])
-                target = between(rotation_from_vector([0, 0, back]) @ free, seen, turned)
+                target = rotation_from_vector([0, 0, roll]) @ between(free, rotation, turned)
                 center = pose[:3, :3] @ FACE_CENTER + pose[:3, 3]
                 pose[:3, :3] = target
                 pose[:3, 3] = center - target @ FACE_CENTER
                 held = {"rotation_sigma": ROTATION_SIGMA, "trust": self.trust(target, turned)}
-            known = {k: v for k, v in prior.items() if k != "free"}
-            fit = self.fit(points, matrix, camera_from_head=pose, **held, **known)
+            fit = self.fit(points, matrix, camera_from_head=pose, **held, **prior)
             step, pose = canonical(STORE_CAMERA, fit.camera_from_head)
             matrix = step @ matrix
         center_z = float(
