@@ -15,7 +15,7 @@ from extreme3d_fast.detect import ASSETS, FaceDetection, FaceLandmarks, transfor
 from extreme3d_fast.estimator import Found, FoundationEstimator
 from extreme3d_fast.foundation import Coefficients
 from extreme3d_fast.landmark_fit import BIAS_FILE, N_LANDMARKS
-from extreme3d_fast.pose import FACE_CENTER, HeadSquare, head_square
+from extreme3d_fast.pose import FACE_CENTER, HeadSquare, PoseEstimate, head_square
 
 SIZE = 600  # px of the test photo
 PHOTO = np.zeros((SIZE, SIZE, 3), np.uint8)
@@ -249,6 +249,20 @@ def test_face_that_detector_and_search_both_find_is_one_face():
     ]
     (found,) = scene.estimator().find(PHOTO, untimed, every=True)
     np.testing.assert_allclose(found.pose.square.center, scene.network.truth.center)
+
+
+@pytest.mark.parametrize(
+    ("detected", "searched", "gives_way"),
+    [(0.97, 0.93, False), (0.97, 0.98, True), (0.5, 0.4, True), (0.5, 0.2, False)],
+)
+def test_sure_detection_gives_way_to_a_surer_face_only(detected, searched, gives_way):
+    """A face upside down is searched for, and some larger thing can look a little like one."""
+
+    def pose(side: float, confidence: float) -> PoseEstimate:
+        return PoseEstimate(HeadSquare(np.zeros(2), side, 0.0), np.eye(3), confidence)
+
+    found = Found(None, pose(100.0, detected))
+    assert estimator._outranks(pose(400.0, searched), found) == gives_way
 
 
 def test_nothing_found_is_an_empty_list():

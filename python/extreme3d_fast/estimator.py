@@ -315,7 +315,12 @@ def _is_upright(pose: PoseEstimate, confidence: float) -> bool:
 
 
 def _outranks(pose: PoseEstimate, found: Found) -> bool:
-    return found.pose is None or standing(pose) > standing(found.pose)
+    """Whether what the search found takes a detection's place: of a sure one only if surer."""
+    if found.pose is None:
+        return True
+    if found.pose.confidence > max(_SURE, pose.confidence):
+        return False
+    return standing(pose) > standing(found.pose)
 
 
 def _trust(
