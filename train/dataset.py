@@ -82,6 +82,8 @@ class Data:
                 for i, s in enumerate(self.sets)
             ]
         )
+        mined = folder / "faceless.npy"
+        self.faceless = np.load(mined, mmap_mode="r") if mined.exists() else None
         for key in (*FIELDS, *WEIGHTS, "name", "person"):
             setattr(self, key, np.concatenate([s.labels[key] for s in self.sets]))
         self.descriptor = np.full((len(self.name), DESCRIPTOR), np.nan, np.float32)
@@ -163,11 +165,13 @@ class SampleMaker:
         self.occluders = Occluders(occluders)
         self.mirror = Mirror.of(HeadModel.load())
         real = next((s for s in data.sets if s.labels["name"][0].startswith("celeb")), data.sets[0])
+        #: (n, h, w, 3) what an earlier network took for faces; mine_faceless.py
+        self.faceless = data.faceless
         self.backgrounds = Backgrounds(real.images)
 
     def make(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
         d = self.data
-        if self.task == "pose" and rng.random() < 0.08:
+        if self.task == "pose" and rng.random() < 0.12:
             return self._negative(rng, row)
         image = d.image(row)
         rotation, translation = d.rotation[row].astype(float), d.translation[row].astype(float)
@@ -214,6 +218,10 @@ class SampleMaker:
     def _faceless(self, rng: np.random.Generator, row: int) -> np.ndarray:
         """(STORE_SIZE, STORE_SIZE, 3) uint8 without a face that could be placed."""
         side = STORE_SIZE
+        if self.faceless is not None and rng.random() < 0.6:
+            mined = self.faceless[rng.integers(len(self.faceless))]
+            mined = mined[:, ::-1] if rng.random() < 0.5 else mined
+            return cv2.resize(np.ascontiguousarray(mined), (side, side))
         kind = rng.choice(["background", "noise", "gradient", "part", "collage"])
         if kind == "noise":
             cells = int(rng.choice([3, 6, 12, 24, 48, 96, 192]))
@@ -237,7 +245,7 @@ class SampleMaker:
 
     def _negative(self, rng: np.random.Generator, row: int) -> dict[str, np.ndarray]:
         image = self._faceless(rng, row)
-        for _ in range(rng.integers(0, 3)):
+        for _ in range(rng.choice(3, p=[0.6, 0.25, 0.15])):
             occlude(rng, image, self.occluders, self.backgrounds)
         d = self.data
         return {
