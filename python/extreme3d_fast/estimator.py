@@ -53,14 +53,14 @@ _DENIED = 0.25  # no face at all
 _MAX_ROLL = np.radians(60.0)
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share
 # of trust that must be left for the landmarks to count at all.
-_AGREEMENT = 7.0
-_MIN_TRUST = 0.35
+_AGREEMENT = 4.0
+_MIN_TRUST = 0.5
 # Face Mesh reads yaw too small on turned heads: its points count less from here to there, degrees.
 _TURNED = (35.0, 60.0)
 # What the networks leave open: deviations of the refinement's priors round their answer.
-_IDENTITY_SIGMA = 0.35
-_EXPRESSION_SIGMA = 0.25
-_ROTATION_SIGMA = 4.0  # degrees
+_IDENTITY_SIGMA = 0.1
+_EXPRESSION_SIGMA = 0.12
+_ROTATION_SIGMA = 0.15  # degrees
 _FOCAL_LOG_SIGMA = 0.1
 # Below this Face Mesh itself says that it sees no face.
 _MIN_LANDMARK_CONFIDENCE = 0.5
