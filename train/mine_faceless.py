@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from store import is_held_out, person_of
 
+from extreme3d_fast.detect import FaceDetector
 from extreme3d_fast.localize import SIDES, _squares, follow
 from extreme3d_fast.pose import PoseNetwork, network_crop
 
@@ -37,12 +38,13 @@ def main() -> None:
         names, xy = labels["names"], labels["xy_u16"].astype(np.float32) / 8 - 256
     rng = np.random.default_rng(options.seed)
     pool = [i for i, n in enumerate(names.tolist()) if wanted(n)]
-    network = PoseNetwork(threads=1)
+    network, detector = PoseNetwork(threads=1), FaceDetector(threads=1)
     found: list[np.ndarray] = []
     for i, j in rng.choice(pool, (options.count, 2)):
         photo, other = (read(photos / str(names[k])) for k in (i, j))
         cover(rng, photo, xy[i], other, xy[j])
-        found += windows(photo, network)
+        if not detector.detect(photo):  # somebody else may be in it
+            found += windows(photo, network)
     if not found:
         raise SystemExit(f"the network takes nothing for a face in {options.count} photos")
     np.save(options.sets / "faceless.npy", np.stack(found))

@@ -54,6 +54,7 @@ def main() -> None:
         optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
         print(f"goes on from step {state['step']}", flush=True)
+        cut_log(options.run / "log.jsonl", state["step"])
     steps = options.samples // options.batch
     samples = Samples(
         options.sets,
@@ -116,6 +117,13 @@ def main() -> None:
             state["seconds"] = time.time() - began
             save(checkpoint, network, average, optimizer, state, options)
             saved_at = time.time()
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Takes out what came after the checkpoint: it comes again."""
+    if path.exists():
+        lines = [x for x in path.read_text().splitlines() if json.loads(x)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def parameter_groups(network: nn.Module, gentle: bool) -> list[dict[str, Any]]:

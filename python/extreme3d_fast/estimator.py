@@ -27,6 +27,7 @@ from extreme3d_fast.detect import (
     crop_face,
     transform_points,
 )
+from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.foundation import Coefficients, FoundationNetwork
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.landmark_fit import N_LANDMARKS, FitPrior, LandmarkFit, LandmarkFitter
@@ -117,6 +118,7 @@ class FoundationEstimator:
         threads: threads inside a network run.
 
     Raises:
+        InvalidModelFile: a network file is damaged, or belies the head model that it names.
         ValueError: "networks" with another head model than they were trained for.
     """
 
@@ -130,7 +132,13 @@ class FoundationEstimator:
         self._fitter: LandmarkFitter | None = None
         if mode != "landmarks":
             foundation = FoundationNetwork(threads=threads)
+            counts = (foundation.n_identity, foundation.n_expression)
             if foundation.head_model == model.fingerprint:
+                if counts != (model.n_identity, model.n_expression):
+                    raise InvalidModelFile(
+                        f"the foundation network has {counts} coefficients, the head model that it "
+                        f"names has {(model.n_identity, model.n_expression)}"
+                    )
                 self._foundation, self._pose = foundation, PoseNetwork(threads=threads)
             elif mode == "networks":
                 raise ValueError(

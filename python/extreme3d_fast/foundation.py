@@ -47,6 +47,8 @@ class FoundationNetwork:
             inputs={"image": (None, self.size, self.size, 3)},
             outputs={name: (None, count) for name, count in counts.items()},
         )
+        #: How many coefficients there are.
+        self.n_identity, self.n_expression = counts["identity"], counts["expression"]
         #: What tells the head model that the coefficients belong to; `HeadModel.fingerprint`.
         self.head_model = self._session.metadata.get("head_model", "")
 
