@@ -49,7 +49,7 @@ Source = Literal["networks+landmarks", "networks", "landmarks"]
 _LOOKS = 2
 # A detection that the pose network is not surer of sends the search over the whole photo: on clear
 # faces it is, on half-covered ones the detector can take a hand for a head, or turn it round.
-_SURE = 0.9
+_SURE = 0.93
 _DENIED = 0.25  # no face at all
 _MAX_ROLL = np.radians(60.0)
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share

@@ -17,7 +17,7 @@ from extreme3d_fast.pose import HeadSquare, PoseEstimate, PoseNetwork
 __all__ = ["MIN_CONFIDENCE", "follow", "localize", "standing"]
 
 #: What is less sure is no face: training shows the network photos and textures without one.
-MIN_CONFIDENCE = 0.6
+MIN_CONFIDENCE = 0.85
 # Sides of the squares to try, in units of the photo's smaller side, and their distance in sides:
 # the network reads faces up to a third of a side away, and half or twice the size.
 SIDES = ((1.25, 0.8, 0.5), (0.32, 0.2))  # the second only if the first find nothing
