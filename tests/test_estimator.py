@@ -63,7 +63,12 @@ class Scene:
         head = basis.mean + np.tensordot(TRUE.identity, basis.identity, 1)
         return head + np.tensordot(TRUE.expression, basis.expression, 1)
 
-    def estimator(self, mode: str = "auto", head_model: str = MODEL.fingerprint):
+    def estimator(
+        self,
+        mode: str = "auto",
+        head_model: str = MODEL.fingerprint,
+        counts: tuple[int, int] = (MODEL.n_identity, MODEL.n_expression),
+    ):
         scene = self
 
         class Detector:
@@ -79,6 +84,7 @@ class Scene:
         class Network:
             def __init__(self, **_):
                 self.head_model = head_model
+                self.n_identity, self.n_expression = counts
 
             def estimate(self, *_):
                 scene.asked.append("network")
@@ -146,18 +152,30 @@ def test_refinement_keeps_the_principal_point():
     assert (refined.cx, refined.cy) == (alone.cx, alone.cy)
 
 
-def test_agreeing_landmarks_correct_a_wrong_yaw():
+def test_agreeing_landmarks_correct_a_wrong_place():
     scene = Scene(yaw=10.0)
-    true = scene.pose
-    scene.network.rotation = (
-        scene.network.rotation @ rotation_from_angles(-5.0) @ np.diag([1.0, -1.0, -1.0])
-    )  # 5 degrees off about the head's own axis
+    want = CAMERA.project(moved(scene.pose, scene.head("68")))
+    square = scene.network.truth
+    scene.network.truth = square._replace(center=square.center + [4.0, -3.0])  # px, 4 mm
     refined, alone = scene.foundation("auto"), scene.foundation("networks")
     assert refined.source == "networks+landmarks"
-    want = e3d.estimator.angles_from_rotation(true)[0]
-    error = [abs(f.yaw_pitch_roll[0] - want) for f in (refined, alone)]
-    assert error[1] > 4.0
+    error = []
+    for foundation in (refined, alone):
+        at = projected(foundation, scene.head("68"))
+        crop = foundation.crop_from_image
+        gap = at - (want @ crop[:2, :2].T + crop[:2, 2])
+        error.append(np.linalg.norm(gap.mean(0)))
     assert error[0] < 0.5 * error[1]
+
+
+def test_networks_have_the_last_word_on_the_rotation():
+    scene = Scene(yaw=10.0)
+    scene.network.rotation = (
+        scene.network.rotation @ rotation_from_angles(-3.0) @ np.diag([1.0, -1.0, -1.0])
+    )  # degrees, about the head's own axis
+    refined, alone = scene.foundation("auto"), scene.foundation("networks")
+    assert refined.source == "networks+landmarks"
+    np.testing.assert_allclose(refined.yaw_pitch_roll, alone.yaw_pitch_roll, atol=1.0)
 
 
 def test_wild_landmarks_do_not_count():
@@ -185,7 +203,7 @@ def test_trust_is_a_gaussian_of_the_gap_in_mm(gap, px_per_mm):
     points = np.zeros((N_LANDMARKS, 3), np.float32)
     points[:, 1] = gap * px_per_mm
     trust = estimator._trust(FaceLandmarks(points, 0.9), expected, px_per_mm, 0.0)
-    np.testing.assert_allclose(trust, np.exp(-0.5 * (gap / 7.0) ** 2), atol=1e-6)
+    np.testing.assert_allclose(trust, np.exp(-0.5 * (gap / 4.0) ** 2), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -380,3 +398,8 @@ def test_whatever_is_found_in_a_spoiled_photo_has_a_foundation(fronts, portrait,
             assert np.isfinite(foundation.identity).all()
             rotation = foundation.camera_from_head[:3, :3]
             np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-5)
+
+
+def test_network_with_other_coefficients_than_its_head_model_is_refused():
+    with pytest.raises(e3d.InvalidModelFile, match="coefficients"):
+        Scene().estimator(counts=(80, 52))

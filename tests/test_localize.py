@@ -33,8 +33,8 @@ def test_head_is_found_at_every_place_and_size(shape, at, share, roll):
 
 def test_surest_of_two_is_taken(rng):
     photo = rng.integers(0, 256, (400, 400, 3)).astype(np.uint8)
-    left = PerfectPose(HeadSquare(np.array([100.0, 200.0]), 120.0, 0.0), 400, confidence=0.7)
-    right = PerfectPose(HeadSquare(np.array([300.0, 200.0]), 120.0, 0.0), 400, confidence=0.8)
+    left = PerfectPose(HeadSquare(np.array([100.0, 200.0]), 120.0, 0.0), 400, confidence=0.9)
+    right = PerfectPose(HeadSquare(np.array([300.0, 200.0]), 120.0, 0.0), 400, confidence=0.94)
 
     class Both(PerfectPose):
         def _look(self, scale, square):
