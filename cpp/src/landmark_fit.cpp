@@ -510,7 +510,7 @@ struct LandmarkFitter::Impl {
     const auto& seen = p.seen;
     VectorXf neutral = VectorXf::Zero(K + E);
     neutral.head(K) = s.coefficients.head(K);
-    const std::vector<Vec> mean = shape(neutral);
+    const std::vector<Vec> head = shape(neutral);
     Eigen::Vector2d point_mean = Eigen::Vector2d::Zero();
     Eigen::Vector3d shape_mean = Eigen::Vector3d::Zero();
     double total = 0.0;
@@ -520,7 +520,7 @@ struct LandmarkFitter::Impl {
              double(seen.weights[l].y) * seen.weights[l].y;
       total += w[l];
       point_mean += w[l] * Eigen::Vector2d(seen.points[l].x, seen.points[l].y);
-      shape_mean += w[l] * mean[l].cast<double>();
+      shape_mean += w[l] * head[l].cast<double>();
     }
     if (!(total > 0.0)) fail("weights should not all be zero");
     point_mean /= total;
@@ -530,7 +530,7 @@ struct LandmarkFitter::Impl {
     Eigen::Matrix2d uu = Eigen::Matrix2d::Zero();
     for (int l = 0; l < L; ++l) {
       const Eigen::Vector2d u = Eigen::Vector2d(seen.points[l].x, seen.points[l].y) - point_mean;
-      const Eigen::Vector3d x = mean[l].cast<double>() - shape_mean;
+      const Eigen::Vector3d x = head[l].cast<double>() - shape_mean;
       xx += w[l] / total * x * x.transpose();
       ux += w[l] / total * u * x.transpose();
       uu += w[l] / total * u * u.transpose();
