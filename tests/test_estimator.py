@@ -203,7 +203,7 @@ def test_trust_is_a_gaussian_of_the_gap_in_mm(gap, px_per_mm):
     points = np.zeros((N_LANDMARKS, 3), np.float32)
     points[:, 1] = gap * px_per_mm
     trust = estimator._trust(FaceLandmarks(points, 0.9), expected, px_per_mm, 0.0)
-    np.testing.assert_allclose(trust, np.exp(-0.5 * (gap / 4.0) ** 2), atol=1e-6)
+    np.testing.assert_allclose(trust, np.exp(-0.5 * (gap / 3.0) ** 2), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ _DENIED = 0.25  # no face at all
 _MAX_ROLL = np.radians(60.0)
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share
 # of trust that must be left for the landmarks to count at all.
-_AGREEMENT = 4.0
+_AGREEMENT = 3.0
 _MIN_TRUST = 0.5
 # Face Mesh reads yaw too small on turned heads: its points count less from here to there, degrees.
 _TURNED = (35.0, 60.0)
