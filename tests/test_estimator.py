@@ -156,7 +156,7 @@ def test_agreeing_landmarks_correct_a_wrong_place():
     scene = Scene(yaw=10.0)
     want = CAMERA.project(moved(scene.pose, scene.head("68")))
     square = scene.network.truth
-    scene.network.truth = square._replace(center=square.center + [4.0, -3.0])  # px, 4 mm
+    scene.network.truth = square._replace(center=square.center + [2.0, -1.5])  # px, 2 mm
     refined, alone = scene.foundation("auto"), scene.foundation("networks")
     assert refined.source == "networks+landmarks"
     error = []
