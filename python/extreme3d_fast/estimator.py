@@ -51,7 +51,8 @@ _LOOKS = 2
 # faces it is, on half-covered ones the detector can take a hand for a head, or turn it round.
 _SURE = 0.93
 _DENIED = 0.25  # no face at all
-_MAX_ROLL = np.radians(60.0)
+_MAX_ROLL = np.radians(60.0)  # of faces in training
+_LEANING_SCORE = 0.78  # hands reach 0.75
 # mm: how far a landmark may lie from where the networks put it before it is doubted, and the share
 # of trust that must be left for the landmarks to count at all.
 _AGREEMENT = 3.0
@@ -168,7 +169,7 @@ class FoundationEstimator:
             pose = timed("pose", follow)(photo, self._pose, square, _LOOKS)
             found.append(Found(detection, pose))
         least = _DENIED if every else _SURE
-        if not any(f.pose is not None and _is_upright(f.pose, least) for f in found):
+        if not any(_is_believed(f, least) for f in found):
             pose = timed("localize", localize)(photo, self._pose)
             if pose is not None and all(_outranks(pose, f) for f in found):
                 found = [Found(None, pose), *(f for f in found if _beside(f, pose.square))]
@@ -317,9 +318,15 @@ def _beside(found: Found, square: HeadSquare) -> bool:
     return float(np.linalg.norm(center - square.center)) > square.side / 2
 
 
-def _is_upright(pose: PoseEstimate, confidence: float) -> bool:
-    """Whether the pose network is that sure of a face which does not lean far."""
-    return pose.confidence > confidence and abs(pose.square.roll) < _MAX_ROLL
+def _is_believed(found: Found, confidence: float) -> bool:
+    """Whether the pose network is that sure, and of a face that leans far the detector too.
+
+    Faces on their head can look like faces to the pose network, which saw none in training.
+    """
+    if found.pose is None or found.pose.confidence <= confidence:
+        return False
+    detected = found.detection is not None and found.detection.score >= _LEANING_SCORE
+    return detected or abs(found.pose.square.roll) < _MAX_ROLL
 
 
 def _outranks(pose: PoseEstimate, found: Found) -> bool:

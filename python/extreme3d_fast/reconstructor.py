@@ -170,7 +170,8 @@ class Reconstructor:
             return self._reconstruct(photo, foundation, crop, timings)
 
     def reconstruct_all(self, image: ImageSource) -> list[Face]:
-        """Reconstruct every face of a photo, the main one first; empty if there is none.
+        """Reconstruct every face of a photo that the detector finds, the main one first; empty if
+        there is none. Only where it finds none the pose network searches too, and for one face.
 
         Args:
             image: as for `reconstruct`.
