@@ -64,9 +64,8 @@ def load_columns(threads: int) -> tuple[dict[str, Column], dict[str, str]]:
 
 def in_photo(foundation: Any, model: Any) -> Answer:
     """Landmarks in px of the photo, rotation against its axes."""
-    basis = model.landmark_basis("68")
-    head = basis.mean + np.tensordot(foundation.identity, basis.identity, 1)
-    head = (head + np.tensordot(foundation.expression, basis.expression, 1)).astype(np.float64)
+    head = model.landmark_basis("68").positions(foundation.identity, foundation.expression)
+    head = head.astype(np.float64)
     pose = np.asarray(foundation.camera_from_head, np.float64)
     in_crop = foundation.camera.project(head @ pose[:3, :3].T + pose[:3, 3])
     image_from_crop = np.linalg.inv(np.asarray(foundation.crop_from_image, np.float64))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -81,6 +81,21 @@ class Crop:
 
     image: UInt8  #: (S, S, 3) RGB; black where the photo ends
     crop_from_image: Float64  #: (3, 3) similarity between continuous px coordinates
+
+
+class HeadSquare(NamedTuple):
+    """A square in an image, upright with the head."""
+
+    center: Float64  #: (2,) px
+    side: float  #: px
+    roll: float  #: radians from the image's to the square's x axis, clockwise as it is seen
+
+    def square_from_image(self, size: float = 1.0) -> Float64:
+        """(3, 3) similarity from px of the image to a square of `size` px with corner (0, 0)."""
+        matrix = np.eye(3)
+        matrix[:2, :2] = size / self.side * rotation_2d(-self.roll)
+        matrix[:2, 2] = size / 2 - matrix[:2, :2] @ self.center
+        return matrix
 
 
 class FaceDetector:
@@ -188,9 +203,9 @@ class FaceDetector:
         check_image(image)
         return self._landmark_pass(image, _roi_from_points(expected))
 
-    def _landmark_pass(self, image: UInt8, roi: _Roi) -> FaceLandmarks:
+    def _landmark_pass(self, image: UInt8, roi: HeadSquare) -> FaceLandmarks:
         size = 192
-        roi_from_image = _similarity(roi.center, roi.roll, size / roi.side, size)
+        roi_from_image = roi.square_from_image(size)
         tile = warp_similarity(image, roi_from_image, size)
         out = self._landmarks.run({"image": _normalised(tile[None], self._landmarks)})
         points = out["points"][0].astype(np.float64)
@@ -339,7 +354,7 @@ def crop_face(
         eyes = xy[36:42].mean(0), xy[42:48].mean(0)
     if roll is None:
         roll = _roll(*eyes)
-    upright = xy @ _rotation(-roll).T
+    upright = xy @ rotation_2d(-roll).T
     low, high = upright.min(0), upright.max(0)
     half = float((high - low).max()) / 2
     if half <= 0:
@@ -348,8 +363,8 @@ def crop_face(
     top, bottom = -half * CROP_REACH["top"], half * CROP_REACH["bottom"]
     side = ((right - left) + (bottom - top)) / 2  # equal up to the rounding of the factors
     middle = (low + high) / 2 + np.array([left + right, top + bottom]) / 2
-    center = _rotation(roll) @ middle
-    crop_from_image = _similarity(center, roll, size / side, size)
+    center = rotation_2d(roll) @ middle
+    crop_from_image = HeadSquare(center, side, roll).square_from_image(size)
     return Crop(warp_similarity(image, crop_from_image, size), crop_from_image)
 
 
@@ -430,30 +445,21 @@ def check_image(image: UInt8) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Roi:
-    """The rotated square that Face Mesh looks at."""
-
-    center: Float64  # (2,) px
-    side: float  # px
-    roll: float  # radians, positive when the subject's left eye is lower in the photo
-
-
-def _roi_from_detection(face: FaceDetection) -> _Roi:
+def _roi_from_detection(face: FaceDetection) -> HeadSquare:
     box = face.box.astype(np.float64)
     keypoints = face.keypoints.astype(np.float64)
     side = ROI_SCALE * max(box[2] - box[0], box[3] - box[1], 1.0)
-    return _Roi((box[:2] + box[2:]) / 2, float(side), _roll(keypoints[0], keypoints[1]))
+    return HeadSquare((box[:2] + box[2:]) / 2, float(side), _roll(keypoints[0], keypoints[1]))
 
 
-def _roi_from_points(points: NDArray[Any]) -> _Roi:
+def _roi_from_points(points: NDArray[Any]) -> HeadSquare:
     xy = points[:, :2].astype(np.float64)
     roll = _roll(xy[RIGHT_EYE[0]], xy[LEFT_EYE[0]])
     # The tight box is taken along the eye line, so that the square does not depend on the roll.
-    upright = xy @ _rotation(-roll).T
+    upright = xy @ rotation_2d(-roll).T
     low, high = upright.min(0), upright.max(0)
     side = ROI_SCALE * max(float((high - low).max()), 1.0)
-    return _Roi(_rotation(roll) @ ((low + high) / 2), side, roll)
+    return HeadSquare(rotation_2d(roll) @ ((low + high) / 2), side, roll)
 
 
 def _roll(right_eye: Float64, left_eye: Float64) -> float:
@@ -461,17 +467,10 @@ def _roll(right_eye: Float64, left_eye: Float64) -> float:
     return float(np.arctan2(y, x))
 
 
-def _rotation(angle: float) -> Float64:
+def rotation_2d(angle: float) -> Float64:
+    """(2, 2) rotation by an angle in radians, clockwise as it is seen."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
-
-
-def _similarity(center: Float64, roll: float, scale: float, size: int) -> Float64:
-    """(3, 3) transform: takes out the roll, scales, moves `center` to the square's middle."""
-    matrix = np.eye(3)
-    matrix[:2, :2] = scale * _rotation(-roll)
-    matrix[:2, 2] = size / 2 - matrix[:2, :2] @ center
-    return matrix
 
 
 def _inverse(matrix: Float64) -> Float64:

@@ -12,7 +12,7 @@ way round. So each point is trusted as far as it agrees with the networks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from extreme3d_fast.detect import (
     FaceDetector,
     FaceLandmarks,
     crop_face,
+    rotation_2d,
     transform_points,
 )
 from extreme3d_fast.errors import InvalidModelFile
@@ -264,24 +265,20 @@ class FoundationEstimator:
         )
         points = points_in_crop(landmarks.points, crop.crop_from_image)
         fit = self._fitter.fit(points, len(crop.image), prior=prior, trust=trust)
-        return Foundation(
-            fit.identity,
-            fit.expression,
-            fit.camera,
-            fit.camera_from_head,
-            foundation.crop_from_image,
-            "networks+landmarks",
-            foundation.confidence,
-            foundation.warnings,
+        return replace(
+            foundation,
+            identity=fit.identity,
+            expression=fit.expression,
+            camera=fit.camera,
+            camera_from_head=fit.camera_from_head,
+            source="networks+landmarks",
         )
 
     def _projected(
         self, pose: PoseEstimate, coefficients: Coefficients, which: str
     ) -> npt.NDArray[np.float64]:
         """(L, 2) landmarks of the model in px of the photo."""
-        basis = self._model.landmark_basis(which)
-        head = basis.mean + np.tensordot(coefficients.identity, basis.identity, 1)
-        head = head + np.tensordot(coefficients.expression, basis.expression, 1)
+        head = self._model.landmark_basis(which).positions(*coefficients)
         camera, camera_from_head = pose.camera_in(np.eye(3), 1)
         return np.asarray(
             camera.project(head @ camera_from_head[:3, :3].T + camera_from_head[:3, 3])
@@ -306,8 +303,7 @@ def _square_of(detection: FaceDetection) -> HeadSquare:
     roll = float(np.arctan2(direction[1], direction[0]))
     side = float(max(box[2] - box[0], box[3] - box[1], 1.0))
     right, lower, scale = _SQUARE_FROM_BOX
-    cos, sin = np.cos(roll), np.sin(roll)
-    shift = side * np.array([cos * right - sin * lower, sin * right + cos * lower])
+    shift = side * (rotation_2d(roll) @ [right, lower])
     return HeadSquare((box[:2] + box[2:]) / 2 + shift, scale * side, roll)
 
 

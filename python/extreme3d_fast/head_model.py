@@ -39,6 +39,14 @@ class LandmarkBasis(NamedTuple):
     identity: F32  # (K, L, 3) mm per standard deviation
     expression: F32  # (E, L, 3) mm at coefficient 1
 
+    def positions(self, identity: npt.NDArray[Any], expression: npt.NDArray[Any]) -> Any:
+        """(L, 3) mm, the landmarks of the head with coefficients (K,) and (E,)."""
+        return (
+            self.mean
+            + np.tensordot(identity, self.identity, 1)
+            + np.tensordot(expression, self.expression, 1)
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class HeadModel:

@@ -16,7 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import CAMERA_FROM_FRONTAL_HEAD, Camera, rotation_from_vector
-from extreme3d_fast.detect import ASSETS, UInt8, check_image, warp_similarity
+from extreme3d_fast.detect import (
+    ASSETS,
+    HeadSquare,
+    UInt8,
+    check_image,
+    rotation_2d,
+    warp_similarity,
+)
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.session import Session
 
@@ -41,21 +48,6 @@ SIDE_MM = 200.0
 #: Nominal focal length in sides of the square: the head is then 640 mm away.
 FOCAL_SIDES = 3.2
 BATCH = 16  # crops per run: more does not run faster, and bounds memory
-
-
-class HeadSquare(NamedTuple):
-    """A square in an image, upright with the head."""
-
-    center: Float64  #: (2,) px
-    side: float  #: px
-    roll: float  #: radians from the image's to the square's x axis, clockwise as it is seen
-
-    def square_from_image(self, size: float = 1.0) -> Float64:
-        """(3, 3) similarity from px of the image to a square of `size` px with corner (0, 0)."""
-        matrix = np.eye(3)
-        matrix[:2, :2] = size / self.side * _turn(-self.roll)
-        matrix[:2, 2] = size / 2 - matrix[:2, :2] @ self.center
-        return matrix
 
 
 class PoseEstimate(NamedTuple):
@@ -177,7 +169,7 @@ def _decoded(row: Float64, square: HeadSquare) -> PoseEstimate:
     second /= length
     rotation = np.stack([first, second, np.cross(first, second)], 1)
     roll = _upright(rotation)
-    center = square.center + square.side * (_turn(square.roll) @ row[6:8])
+    center = square.center + square.side * (rotation_2d(square.roll) @ row[6:8])
     side = square.side * math.exp(-float(np.clip(row[8], -3, 3)))
     upright = rotation_from_vector([0.0, 0.0, -roll]) @ rotation
     confidence = 1 / (1 + math.exp(-float(np.clip(row[9], -80, 80))))
@@ -189,8 +181,3 @@ def _upright(camera_from_head: Float64) -> float:
     """Radians that the head's up axis leans clockwise in the image; 0 where it points at us."""
     x, y = camera_from_head[:2, 1]
     return math.atan2(x, -y) if math.hypot(x, y) > 1e-6 else 0.0
-
-
-def _turn(angle: float) -> Float64:
-    cos, sin = math.cos(angle), math.sin(angle)
-    return np.array([[cos, -sin], [sin, cos]])
