@@ -393,8 +393,9 @@ class Canvas:
             few = cutout[::6, ::6]
             solid = few[few[..., 3] > 127][:, :3]
             mean = solid.mean(0) if len(solid) else np.full(3, 128.0)
-            # bright ones do not gain contrast
+            # bright ones do not gain contrast, nor burn out
             gain = np.clip(tone / np.maximum(mean, 1), 0.3, 1.1) * rng.uniform(0.7, 1.2)
+            gain = np.minimum(gain, np.maximum((265 - tone) / 60, 0.25))
             table = tone + (codes - mean) * gain
         table = np.column_stack([np.clip(table, 0, 255), codes]).astype(np.uint8)
         return np.asarray(cv2.LUT(cutout, table[None]))
@@ -613,7 +614,7 @@ def _limb(c: Canvas) -> None:
         alpha = c.layer(box)
         _line(alpha, ends[2 * k : 2 * k + 2], box, width * s)
         if k < 5:  # each is round
-            piece = _shaded(colour, alpha, rng.uniform(0.25, 0.6), width * s / 2)
+            piece = _shaded(colour, alpha, rng.uniform(0.1, 0.45), width * s / 2)
             cv2.copyTo(piece, (alpha > 127).astype(np.uint8), colour)
         total = cv2.max(total, alpha)
     c.blend(colour, total, box)
@@ -702,7 +703,7 @@ def _hair(c: Canvas) -> None:
     rng, place = c.rng, c.place
     count = int(math.exp(rng.uniform(2.0, 5.3)))
     side = rng.choice([-1.0, 1.0])
-    root = np.array([side * rng.uniform(0, 70), -rng.uniform(95, 120)])
+    root = np.array([side * rng.uniform(0, 70), -rng.uniform(105, 130)])
     heading = rng.normal(math.pi / 2 - 0.3 * side, 0.5)
     length = rng.uniform(50, 190)
     curl = rng.normal(0, 1.2)
@@ -712,7 +713,7 @@ def _hair(c: Canvas) -> None:
     for _ in range(count):
         angle = heading + rng.normal(0, 0.07) + (curl + rng.normal(0, 0.2)) * steps
         step = length * rng.uniform(0.6, 1.05) / 8 * np.column_stack([np.cos(angle), np.sin(angle)])
-        strands.append(root + [rng.normal(0, width), 0] + np.cumsum(step, 0))
+        strands.append(root + rng.normal(0, [width, 6]) + np.cumsum(step, 0))
     points = place.points(np.concatenate(strands))
     box = c.box(points)
     if box is None:
