@@ -1,4 +1,5 @@
-"""What bump maps and face masks share: linear light, foundation normals, and the photo's light."""
+"""What shape from shading and the bump-map network share: linear light, foundation normals, the
+photo's light."""
 
 from __future__ import annotations
 
@@ -126,11 +127,6 @@ def blur(a: Float32, sigma: float) -> Float32:
     # 3 sigma each side instead of OpenCV's 4 for floats: the rest is below 0.3 %.
     side = 2 * int(np.ceil(3.0 * sigma)) + 1
     return f32(cv2.GaussianBlur(a, (side, side), sigma, borderType=cv2.BORDER_REPLICATE))
-
-
-def box_mean(a: Float32, side: int) -> Float32:
-    """Mean over a square of `side` (odd) pixels."""
-    return f32(cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE))
 
 
 def linear_rgb(image: UInt8) -> Float32:

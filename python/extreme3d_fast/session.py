@@ -24,6 +24,7 @@ REQUIRED_METADATA = (
     "source",
     "licence",
 )
+_FLOATS = "tensor(float)"
 
 
 class Session:
@@ -73,6 +74,10 @@ class Session:
         missing = [key for key in REQUIRED_METADATA if key not in self.metadata]
         if missing:
             raise InvalidModelFile(f"path: {self.path} lacks the metadata {', '.join(missing)}")
+        values = [*self._session.get_inputs(), *self._session.get_outputs()]
+        others = [f"{value.name} is {value.type}" for value in values if value.type != _FLOATS]
+        if others:
+            raise InvalidModelFile(f"path: {self.path}: expected float32, {', '.join(others)}")
         #: Shape per input name; None where any size is taken (the batch).
         self.inputs = {value.name: _shape(value) for value in self._session.get_inputs()}
         #: Shape per output name.
@@ -89,7 +94,9 @@ class Session:
         inputs: Mapping[str, tuple[int | None, ...]],
         outputs: Mapping[str, tuple[int | None, ...]],
     ) -> None:
-        """Checks that the file has exactly these inputs and outputs; None means any size.
+        """Checks that the file has exactly these inputs and outputs.
+
+        None stands for an axis of any size, which the file leaves open by a name or not at all.
 
         Raises:
             InvalidModelFile: a name or a shape differs.
@@ -112,6 +119,7 @@ class Session:
 
         Raises:
             ValueError: a name, dtype or shape differs from the network's.
+            InvalidModelFile: the network cannot be run on arrays of these shapes.
         """
         if set(feeds) != set(self.inputs):
             raise ValueError(f"feeds: expected {sorted(self.inputs)}, got {sorted(feeds)}")
@@ -125,7 +133,11 @@ class Session:
                     f"feeds[{name!r}]: expected float32 {shape}, got {array.dtype} {array.shape}"
                 )
         names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        try:
+            answers = self._session.run(names, dict(feeds))
+        except Exception as error:  # see above
+            raise InvalidModelFile(f"path: {self.path} fails when it is run: {error}") from error
+        return dict(zip(names, answers, strict=True))
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:
