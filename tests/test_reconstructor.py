@@ -226,7 +226,7 @@ def test_other_networks_are_loaded_from_files(portrait, tmp_path):
     assert face.bump.max() == np.float32(1.5)
     assert set(np.unique(face.face_probability)) == {0.0, 0.75}
     np.testing.assert_array_equal(face.face_mask, face.face_probability > 0.5)
-    assert np.isfinite(face.depth)[face.face_mask].all()
+    assert face.face_mask[np.isfinite(face.depth)].all()  # and of the eyes
 
 
 def test_missing_and_damaged_networks_are_named(tmp_path):

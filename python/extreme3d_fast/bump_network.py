@@ -125,12 +125,12 @@ class BumpNetwork:
                     f"path: {self._session.path}: expected finite {name} of shape {shape}, "
                     f"it answers with {answer.shape}, NaN or infinity"
                 )
-        bump = _in_crop(np.clip(out["bump"][0, 0], -MAX_BUMP, MAX_BUMP), window, size)
-        mask = _in_crop(out["mask"][0, 0], window, size)
-        return BumpEstimate(
-            f32(np.clip(bump, -MAX_BUMP, MAX_BUMP) * w),
-            f32(np.where(_without_openings(w > 0), np.clip(mask, 0, 1), np.float32(0))),
-        )
+        bump = np.clip(out["bump"][0, 0], -MAX_BUMP, MAX_BUMP)
+        bump = _in_crop(bump, window, size)
+        bump *= w
+        face_probability = _in_crop(np.clip(out["mask"][0, 0], 0, 1), window, size)
+        face_probability[~_without_openings(w > 0)] = 0
+        return BumpEstimate(bump, face_probability)
 
     def _integer(self, key: str, default: int | None) -> int:
         text = self._session.metadata.get(key, "" if default is None else str(default))
@@ -164,14 +164,15 @@ class BumpNetwork:
         cut = window.in_crop
         seen = np.zeros((1, self.channels, *window.shape), np.float32)
         inside = seen[0][:, window.inside[0], window.inside[1]]
-        for channel in range(3):
-            inside[channel] = image[cut][..., channel] * np.float32(1 / 127.5) - np.float32(1)
+        for channel, plane in enumerate(cv2.split(image[cut])):
+            np.multiply(plane, np.float32(1 / 127.5), out=inside[channel], dtype=np.float32)
+        inside[:3] -= np.float32(1)
         if self.channels == _RGB_AND_NORMALS:
             z = np.ascontiguousarray(depth[cut])
             nx, ny, _ = foundation_normals(z, mm_per_pixel)
             shown = np.isfinite(z)
-            inside[3] = np.where(shown, nx, np.float32(0))
-            inside[4] = np.where(shown, ny, np.float32(0))
+            np.copyto(inside[3], nx, where=shown)
+            np.copyto(inside[4], ny, where=shown)
         return seen
 
 
@@ -226,9 +227,11 @@ def _in_crop(answer: Float32, window: _Window, size: int) -> Float32:
     out[window.in_crop] = answer[window.inside]
     if size == CROP_SIZE:
         return out
-    # Bilinear relief would have facets where a larger crop has several pixels to one of these.
+    # Bilinear relief would have facets where a larger crop has several pixels to one of these. What
+    # a cubic overshoots, it may not.
     way = cv2.INTER_CUBIC if size > CROP_SIZE else cv2.INTER_AREA
-    return f32(cv2.resize(out, (size, size), interpolation=way))
+    low, high = float(out.min()), float(out.max())
+    return f32(np.clip(cv2.resize(out, (size, size), interpolation=way), low, high))
 
 
 def _without_openings(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
