@@ -1,69 +1,108 @@
-"""Shape from shading: the bump map of a photo without training."""
+"""Shape from shading: the training-free bump map, and where the bump network's targets come from.
+
+In the manner of RGBD-Fusion (Or-El et al., CVPR 2015), with the foundation as the depth to refine:
+second-order spherical-harmonic light is fitted robustly to the foundation's normals, an albedo that
+is smooth but for edges of colour and of broad steps is taken off, and what remains is explained by
+relief. Two things shade relief: slopes turn towards or away from the light, and hollows see less of
+their surroundings ("dark is deep"; Glencross et al. 2008, Beeler et al. 2010). Both are linear in
+the relief about the foundation, so each octave of it is one linear solve (cpp/src/shading.cpp).
+docs/detail.md tells what it can and cannot tell apart.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
 from ._arrays import Float32, mask_array
 from ._shading import (
-    Light,
     blur,
     check_photo,
     f32,
     face_window,
-    fit_light,
     foundation_normals,
-    gradient,
     linear_rgb,
     luminance,
 )
 from .camera import Camera
 
-__all__ = ["MAX_BUMP", "shape_from_shading"]
+__all__ = ["MAX_RELIEF", "shape_from_shading"]
 
-MAX_BUMP = 2.0
-"""Largest displacement, mm."""
+Bool = npt.NDArray[np.bool_]
+
+MAX_RELIEF = 6.0
+"""Limit of the displacement, mm; what is near it is bent, not cut."""
 
 # Lengths are millimetres on the face, so that a crop's size does not matter.
-_MARGIN = 10.0
-"""Added round the face before filtering."""
-_SHADOW_FLOOR = 0.006
-"""Added to linear luminance before the logarithm: below it a photo holds noise, not shading."""
-_BASE_RADIUS = 6.0
-_BASE_CONTRAST = 0.25
-"""Guided filter that splits shading of form from detail: steps of more than this log contrast over
-this radius (shadow edges, hair, brows, lips, frames) stay in the form; narrow lines are detail."""
+_MARGIN = 8.0
+"""Added round the face before anything is solved."""
 _LOST_MARGIN = 1.0
 """Distance kept from clipped pixels and from padding outside the photo."""
 _OCCLUDER_MARGIN = 3.0
 """Distance kept from occluders: their edges are soft and shade the skin."""
-_EXTENSION = 2.0
-"""How far detail is continued into pixels that are not trusted."""
-_BAND_SIGMAS = (0.5, 1.0, 2.0, 4.0)
-_NOISE_IN_BAND = (1.0, 0.3, 0.06, 0.0)
-"""Gaussian differences, and the share of the finest band's noise power found in each (between the
-1/4 of white noise and the slower fall of JPEG noise)."""
-_NOISE_PERCENTILE = 25
-_TEXTURE_RADIUS = 3.5
-"""Half side of the square over which texture is measured."""
-_ISOTROPIC_GAIN = 0.3
-"""Folds and wrinkles are lines; texture without direction (pores, stubble, freckles, noise) keeps
-this share."""
-_SPOT_SIGMA = 1.0
-_SPOT_LOSS = 0.8
-"""Moles, freckles, pimples and stubble are round and small: they lose this share."""
-_DARK_LIMIT = 0.6
-_BRIGHT_LIMIT = 0.35
-"""Soft limits of log contrast: brows and frames are darker than wrinkles, highlights brighter."""
+
+# Light: sampled on every n-th pixel in x and y, since it has nine unknowns.
+_FIT_STRIDE = 4
+_FIT_ROUNDS = 6
+_LIGHT_SMOOTHING = 1.0
+_TUKEY = 3.0
+"""Tukey's constant on scaled residuals; beyond it a pixel (hair, brow, occluder) has no say."""
+_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
+"""Per harmonic, relative to the sample count: orders 0-1 free, order 2 held small, because a
+visible face covers less than half of the sphere of normals."""
+_LEAST_SHADING = 0.15
+"""Of the face's median: light from nowhere near still leaves something."""
+_SLOPE_STEP = 0.05
+"""Of the slopes by which the light's derivative is taken."""
+
+# Albedo.
+_SHADOW_FLOOR = 0.25
+"""Of the face's median luminance, added before the logarithm: what the dark parts of a face lack in
+light they get from the rest of it, and a photo of them is noise."""
+_COLOUR_FLOOR = 0.02
+_COLOUR_SMOOTHING, _STEP_SMOOTHING = 0.6, 0.7
+_COLOUR_EDGE = 0.06
+"""Change of log chromaticity per mm that is an edge of the albedo: lips, make-up, moles."""
+_STEP_EDGE = 0.12
+"""Change of log shading per mm that may be one: brows, beards, cast shadows."""
+_ALBEDO_REACH = 8.0
+"""Over which an albedo without edges is smooth."""
+_MAX_DETAIL = 0.6
+"""Soft limit of log shading: nothing of a face is darker for its relief alone."""
+
+# Relief.
+_SLOPE_SHARE = 0.7
+"""Of the light's derivative that is believed: lights near the face and light that scatters inside
+the skin shade less."""
 _AMBIENT = 0.5
 """Log shading lost per unit of slope inside a hollow, from light that comes from all round."""
-_MAX_TILT = 1.2
-_LONGEST_WAVE = 30.0
-"""Relief of longer waves belongs to the foundation."""
-_GAIN = 3.0
-"""Makes up for what the limits above take away; chosen by eye on portraits of all ages."""
+_RELIEF_RIDGE = 0.01
+"""λ, 1/mm²: (_AMBIENT · 2π / 30 mm)², so that longer waves are left to the foundation."""
+_STIFFNESS = 0.02
+"""µ: what costs a crease one pixel wide as much as noise of the photo is worth."""
+_TOLERANCE = 1e-3
+_MAX_ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class _Light:
+    """Second-order spherical-harmonic light: radiance of a surface by its slopes."""
+
+    level: float
+    coefficients: npt.NDArray[np.float64]
+
+    def shading(self, zx: Float32, zy: Float32) -> Float32:
+        """Linear luminance of skin of even albedo whose depth changes by zx, zy per unit."""
+        inverse = f32(1 / np.sqrt(1 + zx * zx + zy * zy))
+        normals = (f32(zx * inverse), f32(zy * inverse), -inverse)
+        out = np.full_like(zx, self.level)
+        for coefficient, harmonic in zip(self.coefficients, _harmonics(*normals), strict=True):
+            out += np.float32(coefficient) * harmonic
+        return np.maximum(out, np.float32(_LEAST_SHADING * self.level))
 
 
 def shape_from_shading(
@@ -73,7 +112,7 @@ def shape_from_shading(
     camera: Camera,
     face_mask: npt.ArrayLike | None = None,
 ) -> Float32:
-    """Bump map of a photo by the shading rule.
+    """Bump map of a photo by shape from shading, without any training.
 
     Args:
         image: (H, W, 3) uint8 RGB crop.
@@ -81,11 +120,11 @@ def shape_from_shading(
             its border, 0 on eyes, inner mouth and outside.
         depth: (H, W) mm, depth of the foundation, +inf where no face.
         camera: camera of the crop; only its focal length is used, for the size of a pixel.
-        face_mask: (H, W) bool, pixels where the face is seen unobstructed; None: all of them.
-            Elsewhere the map continues smoothly and holds nothing of the occluder.
+        face_mask: (H, W) bool, pixels whose shading is that of skin; None: all of them. Elsewhere
+            the map continues smoothly and holds nothing of the occluder.
 
     Returns:
-        (H, W) float32 mm along the viewing direction, positive = deeper, within ±2 mm, 0 where the
+        (H, W) float32 mm along the viewing direction, positive = deeper, within ±6 mm, 0 where the
         weight is 0.
 
     Raises:
@@ -101,121 +140,111 @@ def shape_from_shading(
     mm = window.mm_per_pixel
     cut = (window.rows, window.columns)
     rgb, w, z = rgb[cut], w[cut], z[cut]
+    region = w > 0
+    trusted = region & np.isfinite(z) & ~_lost(rgb, mm)
+    if seen is not None:
+        trusted &= cv2.erode(seen[cut], _square(_OCCLUDER_MARGIN / mm)) > 0
 
-    # Pixels that show skin with some shading left in it: neither padding nor clipped, nor next to
-    # them, where resampling and compression have mixed the two.
+    linear = linear_rgb(rgb)
+    bright = luminance(linear)
+    normals = foundation_normals(z, mm)
+    light = _fit_light(blur(bright, _LIGHT_SMOOTHING / mm), trusted & (w > 0.3), normals)
+    zx, zy = f32(-normals[0] / normals[2]), f32(-normals[1] / normals[2])
+    floor = np.float32(_SHADOW_FLOOR * light.level)
+    log_shading = np.log(light.shading(zx, zy) + floor)
+    ratio = f32(np.log(bright + floor) - log_shading)
+    if trusted.any():
+        ratio -= np.float32(np.median(ratio[trusted]))
+
+    confidence = trusted.astype(np.float32)
+    albedo = _albedo(linear, ratio, confidence, mm)
+    limit = np.float32(_MAX_DETAIL)
+    detail = limit * np.tanh((ratio - albedo) / limit) * confidence
+
+    def per_slope(step_x: float, step_y: float) -> Float32:
+        sx, sy = np.float32(step_x), np.float32(step_y)
+        high, low = light.shading(zx + sx, zy + sy), light.shading(zx - sx, zy - sy)
+        change = np.log(high + floor) - np.log(low + floor)
+        return f32(change * np.float32(_SLOPE_SHARE / (2 * _SLOPE_STEP)))
+
+    relief = _core.relief_from_shading(
+        f32(detail),
+        confidence,
+        per_slope(_SLOPE_STEP, 0.0),
+        per_slope(0.0, _SLOPE_STEP),
+        region.view(np.uint8),
+        mm,
+        _AMBIENT,
+        _RELIEF_RIDGE,
+        _STIFFNESS,
+        _TOLERANCE,
+        _MAX_ITERATIONS,
+    )
+    most = np.float32(MAX_RELIEF)
+    out[cut] = most * np.tanh(relief / most) * w
+    return out
+
+
+def _harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
+    """The nine second-order spherical harmonics up to constant factors."""
+    one = np.ones_like(nx)
+    return one, nx, ny, nz, nx * ny, nx * nz, ny * nz, nx * nx - ny * ny, 3 * nz * nz - one
+
+
+def _fit_light(bright: Float32, use: Bool, normals: tuple[Float32, ...]) -> _Light:
+    """Light of a photo on the foundation's normals, by Tukey's weights."""
+    stride = slice(_FIT_STRIDE // 2, None, _FIT_STRIDE)
+    sample = use[stride, stride]
+    y = bright[stride, stride][sample].astype(np.float64)
+    if len(y) < 50:
+        return _Light(max(float(np.median(bright)), 1e-3), np.zeros(9))
+    level = max(float(np.median(y)), 1e-4)
+    harmonics = np.stack(_harmonics(*(n[stride, stride][sample] for n in normals)), axis=-1)
+    harmonics = harmonics.astype(np.float64)
+    ridge = np.diag(_RIDGE) * len(y)
+    # The ridge pulls towards an evenly lit face of median luminance.
+    target = y - level
+    trust = np.ones_like(y)
+    coefficients = np.zeros(9)
+    for _ in range(_FIT_ROUNDS):
+        weighted = harmonics * trust[:, None]
+        coefficients = np.linalg.solve(weighted.T @ harmonics + ridge, weighted.T @ target)
+        error = target - harmonics @ coefficients
+        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-3 * level
+        trust = np.square(np.clip(1 - np.square(error / (_TUKEY * scale)), 0, 1))
+    return _Light(level, coefficients)
+
+
+def _albedo(linear: Float32, ratio: Float32, confidence: Float32, mm: float) -> Float32:
+    """Log albedo: smooth over _ALBEDO_REACH, but for edges of colour and steps of shading."""
+    logs = np.log(linear + np.float32(_COLOUR_FLOOR))
+    chroma = blur(f32(logs[..., ::2] - logs[..., 1:2]), _COLOUR_SMOOTHING / mm)
+    smooth = blur(ratio, _STEP_SMOOTHING / mm)
+
+    def links(axis: int) -> Float32:
+        colour = np.square(np.diff(chroma, axis=axis)).sum(axis=2) / (_COLOUR_EDGE * mm) ** 2
+        step = np.square(np.diff(smooth, axis=axis)) / (_STEP_EDGE * mm) ** 2
+        out = np.zeros_like(ratio)
+        inside = (slice(None), slice(-1)) if axis == 1 else (slice(-1),)
+        out[inside] = (_ALBEDO_REACH / mm) ** 2 * np.exp(-0.5 * (colour + step))
+        return out
+
+    albedo: Float32 = np.asarray(
+        _core.solve_albedo(ratio, confidence, links(1), links(0), _TOLERANCE)[0]
+    )
+    return albedo
+
+
+def _lost(rgb: npt.NDArray[np.uint8], mm: float) -> Bool:
+    """Pixels that hold no shading: padding and clipped ones, and those next to them, where
+    resampling and compression have mixed the two."""
     red, green, blue = cv2.split(rgb)
     lost = (np.maximum(np.maximum(red, green), blue) <= 2) | (
         np.minimum(np.minimum(red, green), blue) >= 252
     )
-    side = 2 * max(round(_LOST_MARGIN / mm), 1) + 1
-    lost_or_near = cv2.dilate(lost.view(np.uint8), np.ones((side, side), np.uint8))
-    trusted = (w > 0.02) & (lost_or_near == 0)
-    if seen is not None:
-        side = 2 * max(round(_OCCLUDER_MARGIN / mm), 1) + 1
-        trusted &= cv2.erode(seen[cut], np.ones((side, side), np.uint8)) > 0
-    trust = trusted.astype(np.float32)
-
-    bright = luminance(linear_rgb(rgb))
-    light = fit_light(
-        blur(bright, 1.0 / mm),
-        trusted & (w > 0.3) & np.isfinite(z),
-        foundation_normals(z, mm),
-    )
-    detail = _log_detail(bright, light, trust, mm)
-    detail = _suppress_texture(detail, w > 0.5, mm)
-    # Shade per slope is weaker where the foundation itself is shaded.
-    detail *= np.clip(light.shading * np.float32(1 / light.frontal), 0.4, 1.3)
-    relief = _relief_from_shading(detail, light, mm)
-    relief *= np.float32(_GAIN / MAX_BUMP)
-    out[cut] = np.float32(MAX_BUMP) * np.tanh(relief) * w
-    return out
+    return np.asarray(cv2.dilate(lost.view(np.uint8), _square(_LOST_MARGIN / mm)) > 0)
 
 
-def _log_detail(bright: Float32, light: Light, trust: Float32, mm: float) -> Float32:
-    """Log luminance without the shading of the foundation and without broad steps."""
-    floor = np.float32(_SHADOW_FLOOR)
-    ratio = np.log((bright + floor) / (light.shading + floor))
-    middle = np.float32(np.median(ratio[trust > 0])) if (trust > 0).any() else np.float32(0)
-    ratio = np.clip(ratio - middle, -2, 1)
-    # Self-guided filter (He et al. 2013) on the trusted pixels alone.
-    side = 2 * round(_BASE_RADIUS / mm) + 1
-
-    share = np.maximum(_box_mean(trust, side), np.float32(0.02))
-    kept = ratio * trust
-    average = _box_mean(kept, side) / share
-    variance = np.maximum(_box_mean(kept * ratio, side) / share - average * average, 0)
-    slope = variance / (variance + np.float32(_BASE_CONTRAST**2))
-    offset = (1 - slope) * average
-    detail = (ratio - _box_mean(slope, side) * ratio - _box_mean(offset, side)) * trust
-    # Fades out beyond the trusted pixels instead of ending in a cliff.
-    sigma = _EXTENSION / mm
-    around = blur(detail, sigma) / (blur(trust, sigma) + np.float32(0.1))
-    return f32(np.where(trust > 0, detail, around))
-
-
-def _suppress_texture(detail: Float32, face: npt.NDArray[np.bool_], mm: float) -> Float32:
-    """Less of what is not relief: noise, texture without direction, very dark or bright marks."""
-    out = np.zeros_like(detail)
-    finer, noise = detail, 0.0
-    side = 2 * round(_TEXTURE_RADIUS / mm) + 1
-    for band, sigma in enumerate(_BAND_SIGMAS):
-        coarser = blur(detail, sigma / mm)
-        part = finer - coarser
-        finer = coarser
-        power = _box_mean(part * part, side)
-        if band == 0:
-            noise = float(np.percentile(power[face], _NOISE_PERCENTILE)) if face.any() else 0.0
-        # Wiener's rule, with twice the noise's power.
-        out += part * (power / (power + np.float32(2 * noise * _NOISE_IN_BAND[band] + 1e-9)))
-    gx, gy = gradient(out)
-    xx, yy, xy = (_box_mean(a, side) for a in (gx * gx, gy * gy, gx * gy))
-    coherence = np.sqrt(np.square(xx - yy) + 4 * xy * xy) / (xx + yy + np.float32(1e-8))
-    line = np.clip((coherence - 0.2) * 2, 0, 1)
-    line *= line * (3 - 2 * line)
-    out *= np.float32(_ISOTROPIC_GAIN) + np.float32(1 - _ISOTROPIC_GAIN) * line
-    out *= 1 - np.float32(_SPOT_LOSS) * _spots(out, mm)
-    limit = np.where(out < 0, np.float32(_DARK_LIMIT), np.float32(_BRIGHT_LIMIT))
-    return f32(limit * np.tanh(out / limit))
-
-
-def _spots(detail: Float32, mm: float) -> Float32:
-    """How much each pixel lies on a round spot instead of a line, in [0, 1], by the Hessian."""
-    smooth = blur(detail, _SPOT_SIGMA / mm)
-    gx, gy = gradient(smooth)
-    (xx, xy), (_, yy) = gradient(gx), gradient(gy)
-    trace = xx + yy
-    # 1 where both principal curvatures are equal, 0 where one is zero, below for saddles.
-    roundness = 4 * (xx * yy - xy * xy) / (trace * trace + np.float32(1e-9))
-    spot = np.clip((roundness - 0.3) * 2.5, 0, 1)
-    return blur(f32(spot * spot * (3 - 2 * spot)), _SPOT_SIGMA / mm)
-
-
-def _relief_from_shading(detail: Float32, light: Light, mm: float) -> Float32:
-    """Displacement in mm, positive = deeper, whose linearised shading is `detail`.
-
-    A displacement D(ω) changes the log shading by K(ω) D(ω) with K = -a|ω| + i t·ω: what the
-    hollow loses of the light from all round, and the slope towards the light at tilt t. Inverted
-    as Wiener does: conj(K) / (|K|² + a² ω₀²), which fades out waves longer than 2π/ω₀.
-    """
-    height, width = detail.shape
-    rows, columns = cv2.getOptimalDFTSize(height), cv2.getOptimalDFTSize(width)
-    # Light from the side shades twice as strongly as K may say before it is cast shadow.
-    tilt = light.tilt * min(1.0, _MAX_TILT / max(float(np.hypot(*light.tilt)), 1e-9))
-    wx = (2 * np.pi / mm * np.fft.rfftfreq(columns)).astype(np.float32)[None, :]
-    wy = (2 * np.pi / mm * np.fft.fftfreq(rows)).astype(np.float32)[:, None]
-    ambient = np.float32(_AMBIENT) * np.sqrt(wx * wx + wy * wy)
-    slope = np.float32(tilt[0]) * wx + np.float32(tilt[1]) * wy
-    cut = np.float32((_AMBIENT * 2 * np.pi / _LONGEST_WAVE) ** 2)
-    scale = 1 / (ambient * ambient + slope * slope + cut)
-    inverse = np.empty(scale.shape, np.complex64)
-    inverse.real = -ambient * scale
-    inverse.imag = -slope * scale
-    spectrum = np.fft.rfft2(detail, (rows, columns)) * inverse
-    relief = np.fft.irfft2(spectrum, (rows, columns))[:height, :width]
-    return relief.astype(np.float32)
-
-
-def _box_mean(a: Float32, side: int) -> Float32:
-    """Mean over a square of `side` (odd) pixels."""
-    return f32(cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE))
+def _square(reach: float) -> npt.NDArray[np.uint8]:
+    side = 2 * max(round(reach), 1) + 1
+    return np.ones((side, side), np.uint8)
