@@ -97,7 +97,7 @@ class BumpNetwork:
 
         Returns:
             The bump map, within ±`MAX_BUMP` and times the weight, and the probability that a pixel
-            shows the face, eyes and inner mouth included; all zeros where the weight is.
+            shows the face, eyes and inner mouth included; all zeros where there is no face.
 
         Raises:
             TypeError, ValueError: a map has the wrong dtype, shape or values.
@@ -107,15 +107,10 @@ class BumpNetwork:
         size = len(w)
         if w.shape != (size, size):
             raise ValueError(f"`image` should be square, has shape {rgb.shape}")
-        zeros = np.zeros((size, size), np.float32)
-        nothing = BumpEstimate(zeros, zeros.copy())
-        if size == 0:
-            return nothing
-        scale = CROP_SIZE / size
         rgb, small_w, z = _resized_crop(rgb, w, z)
-        face = face_window(small_w, z, replace(camera, fx=camera.fx * scale), 0.0)
+        face = face_window(small_w, z, replace(camera, fx=camera.fx * CROP_SIZE / size), 0.0)
         if face is None:
-            return nothing
+            return BumpEstimate(*np.zeros((2, size, size), np.float32))
         window = _window(face.rows, face.columns, self.stride)
         out = self._session.run({"image": self._input(rgb, z, face.mm_per_pixel, window)})
         shape = (1, 1, *window.shape)
