@@ -5,6 +5,8 @@ The networks here are single convolutions, whose answers are known.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +312,20 @@ def test_truncated_files_are_refused(tmp_path, share):
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InvalidModelFile, match=r"cut\.onnx"):
         BumpNetwork(path)
+
+
+@given(st.data())
+def test_files_with_a_wrong_byte_are_refused_or_run(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_network(Path(folder) / "a.onnx", picks(RED))
+        content = bytearray(path.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        weight = oval(130)
+        with contextlib.suppress(InvalidModelFile):
+            bump, face = BumpNetwork(path).estimate(noise(130), weight, flat(weight), camera(130))
+            assert np.abs(bump).max() <= MAX_BUMP
+            assert 0 <= face.min() <= face.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["pose.onnx", "face_detection.onnx", "head.npz"])

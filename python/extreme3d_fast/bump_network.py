@@ -136,7 +136,8 @@ class BumpNetwork:
         )
         if not (text.isascii() and text.isdigit() and int(text) in allowed):
             raise InvalidModelFile(
-                f"path: {self._session.path}: expected metadata {key} in {allowed}, it has {text!r}"
+                f"path: {self._session.path}: expected metadata {key} in {allowed}, "
+                f"it has {text or 'none'}"
             )
         return int(text)
 

@@ -63,25 +63,27 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+            ends = self._session.get_inputs(), self._session.get_outputs()
+            others = [f"{v.name} is {v.type}" for end in ends for v in end if v.type != _FLOATS]
+            inputs, outputs = ({value.name: _shape(value) for value in end} for end in ends)
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise InvalidModelFile(
                 f"path: {self.path} is not a usable ONNX file: {error}"
             ) from error
         #: The file's contract, as text.
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata: dict[str, str] = metadata
         missing = [key for key in REQUIRED_METADATA if key not in self.metadata]
         if missing:
             raise InvalidModelFile(f"path: {self.path} lacks the metadata {', '.join(missing)}")
-        values = [*self._session.get_inputs(), *self._session.get_outputs()]
-        others = [f"{value.name} is {value.type}" for value in values if value.type != _FLOATS]
         if others:
             raise InvalidModelFile(f"path: {self.path}: expected float32, {', '.join(others)}")
         #: Shape per input name; None where any size is taken (the batch).
-        self.inputs = {value.name: _shape(value) for value in self._session.get_inputs()}
+        self.inputs = inputs
         #: Shape per output name.
-        self.outputs = {value.name: _shape(value) for value in self._session.get_outputs()}
+        self.outputs = outputs
 
     @property
     def runtime(self) -> str:
