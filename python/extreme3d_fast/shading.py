@@ -71,6 +71,9 @@ _STEP_EDGE = 0.12
 """Change of log shading per mm that may be one: brows, beards, cast shadows."""
 _ALBEDO_REACH = 8.0
 """Over which an albedo without edges is smooth."""
+_HAIR_SHADE, _HAIR_SMOOTHING, _HAIR_GROWTH = -0.7, 1.5, 1.5
+"""Log shading of what is broad and darker than folds are: brows, beards, cast shadows; over and
+beyond how many mm."""
 _MAX_DETAIL = 0.6
 """Soft limit of log shading: nothing of a face is darker for its relief alone."""
 
@@ -156,6 +159,7 @@ def shape_from_shading(
     if trusted.any():
         ratio -= np.float32(np.median(ratio[trusted]))
 
+    trusted &= ~_hair(ratio, mm)
     confidence = trusted.astype(np.float32)
     albedo = _albedo(linear, ratio, confidence, mm)
     limit = np.float32(_MAX_DETAIL)
@@ -233,6 +237,12 @@ def _albedo(linear: Float32, ratio: Float32, confidence: Float32, mm: float) -> 
         _core.solve_albedo(ratio, confidence, links(1), links(0), _TOLERANCE)[0]
     )
     return albedo
+
+
+def _hair(ratio: Float32, mm: float) -> Bool:
+    """Pixels so dark over some mm that it cannot be for relief."""
+    dark = blur(ratio, _HAIR_SMOOTHING / mm) < np.float32(_HAIR_SHADE)
+    return np.asarray(cv2.dilate(dark.view(np.uint8), _square(_HAIR_GROWTH / mm)) > 0)
 
 
 def _lost(rgb: npt.NDArray[np.uint8], mm: float) -> Bool:
