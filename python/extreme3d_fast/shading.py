@@ -105,7 +105,7 @@ class _Light:
         out = np.full_like(zx, self.level)
         for coefficient, harmonic in zip(self.coefficients, _harmonics(*normals), strict=True):
             out += np.float32(coefficient) * harmonic
-        return np.maximum(out, np.float32(_LEAST_SHADING * self.level))
+        return f32(np.maximum(out, np.float32(_LEAST_SHADING * self.level)))
 
 
 def shape_from_shading(
