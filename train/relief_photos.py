@@ -190,11 +190,13 @@ def warped(a: Float, crop_from_image: Float, photo_shape: tuple[int, ...]) -> Fl
     return np.asarray(cv2.warpAffine(a, matrix[:2], (CROP, CROP), flags=cv2.INTER_LINEAR))
 
 
-def winners(labels: UInt8, view: View, photo_shape: tuple[int, ...], groups: list[Any]) -> Any:
+def winners(
+    labels: UInt8, crop_from_image: Float, photo_shape: tuple[int, ...], groups: list[Any]
+) -> Any:
     """(S, S) index of the group of labels that is strongest in each pixel of the crop."""
     layers = [np.isin(labels, group).astype(np.float32) for group in groups]
     layers = [
-        warped(cv2.GaussianBlur(layer, (0, 0), STAIRCASE), view.crop_from_image, photo_shape)
+        warped(cv2.GaussianBlur(layer, (0, 0), STAIRCASE), crop_from_image, photo_shape)
         for layer in layers
     ]
     return np.argmax(layers, axis=0)
@@ -207,7 +209,8 @@ def celeba_mask(view: View, parsing: UInt8, photo_shape: tuple[int, ...]) -> tup
     """Mask of the crop, and its classes: 0 other, 1 face, 2 glasses, 3 eyes, 4 hair, 5 hat."""
     face = [c for c in FACE_CLASSES if c not in EYES]
     other = [c for c in range(19) if c not in (*FACE_CLASSES, GLASSES, HAIR, HAT)]
-    kind = winners(parsing, view, photo_shape, [other, face, [GLASSES], EYES, [HAIR], [HAT]])
+    groups = [other, face, [GLASSES], EYES, [HAIR], [HAT]]
+    kind = winners(parsing, view.crop_from_image, photo_shape, groups)
     mask = np.isin(kind, (1, 3)).astype(np.uint8)
     if (kind == 2).any():
         _glasses(view, kind, mask)
@@ -257,7 +260,7 @@ def fasseg_mask(view: View, colours: UInt8, photo_shape: tuple[int, ...], glasse
             if not border:
                 labels[part == k] = names.index("eyes")
     rest = [k for k in range(len(names)) if k not in (background, hair)]
-    kind = winners(labels, view, photo_shape, [[background], [hair], rest])
+    kind = winners(labels, view.crop_from_image, photo_shape, [[background], [hair], rest])
     mask = (kind == 2).astype(np.uint8)
     # neck: skin below the jaw of the foundation, or below its chin where there is no foundation
     neck = view.there & (view.weight == 0) & (view.place[..., 1] < -35)
