@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 
 FACE_WEIGHT = 0.5  # pixels of a higher face weight are judged
@@ -32,6 +33,14 @@ class FaceView:
     def face(self) -> np.ndarray:
         """(S, S) bool, the pixels that are judged."""
         return (self.weight > FACE_WEIGHT) & np.isfinite(self.depth)
+
+    @cached_property
+    def region(self) -> np.ndarray:
+        """(S, S) bool: the face of the foundation, eyes and mouth included."""
+        skin = (self.weight > 0).astype(np.uint8)
+        padded = cv2.copyMakeBorder(skin, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        cv2.floodFill(padded, None, (0, 0), 2)
+        return np.asarray(padded[1:-1, 1:-1] != 2)
 
     @cached_property
     def mm_per_pixel(self) -> float:
@@ -83,7 +92,8 @@ def view_foundation(model: Any, foundation: Any, photo: np.ndarray, size: int) -
     whole = np.full(photo.shape, 255, np.uint8)
     return FaceView(
         image=warp_similarity(photo, foundation.crop_from_image, size),
-        weight=interpolate(raster, model.face_weight, model.faces),
+        # rounding leaves weights just below 0
+        weight=np.clip(interpolate(raster, model.face_weight, model.faces), 0, 1),
         depth=smooth_depth(raster, vertices, normals, model.faces),
         camera=foundation.camera,
         camera_from_head=np.asarray(pose, np.float64),
@@ -97,8 +107,6 @@ def into_crop(of_image: np.ndarray, crop_from_image: np.ndarray, size: int) -> n
 
     Values are kept: mm stay mm. Shrinking averages, so that a map does not alias.
     """
-    import cv2
-
     values = np.asarray(of_image, np.float32)
     known = np.isfinite(values)
     scale = float(np.sqrt(np.linalg.det(crop_from_image[:2, :2])))
