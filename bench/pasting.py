@@ -60,19 +60,21 @@ class Occluders:
         Returns:
             The picture, and the share of the box (inside the photo) that it covers.
         """
-        picture, covered = self.paste(image, box, fraction, rng)
-        return picture, float(covered[_inside(box, covered.shape)].mean())
+        picture, kind = self.paste(image, box, fraction, rng)
+        return picture, float((kind[_inside(box, kind.shape)] > 0).mean())
 
     def paste(
         self, image: np.ndarray, box: Sequence[float], fraction: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `cover`; returns the picture and (H, W) bool, which of its pixels are covered."""
+        """As `cover`; returns the picture, and (H, W) uint8: 1 + the place in KINDS of what covers
+        a pixel, 0 where nothing does."""
         height, width = image.shape[:2]
         x0, y0, x1, y1 = (float(v) for v in box)
         inside = _inside(box, (height, width))
         size = float(np.sqrt((x1 - x0) * (y1 - y0)))
         out = image.astype(np.float32)
         covered = np.zeros((height, width), bool)
+        kinds = np.zeros((height, width), np.uint8)
 
         def share(mask: np.ndarray) -> float:
             return float(mask[inside].mean())
@@ -121,7 +123,8 @@ class Occluders:
                         low = scale
             out = out * (1 - piece[..., 3:]) + piece[..., :3]
             covered |= piece[..., 3] > 0.5
-        return np.clip(np.rint(out), 0, 255).astype(np.uint8), covered
+            kinds[piece[..., 3] > 0.5] = 1 + list(KINDS).index(kind)
+        return np.clip(np.rint(out), 0, 255).astype(np.uint8), kinds
 
     def paste_hand(
         self,

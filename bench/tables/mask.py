@@ -30,18 +30,14 @@ def measure(context: Context) -> dict[str, Any]:
     masks, missing = load_masks(context.reconstructor.threads)
     records = []
     lost = dict.fromkeys(TARGETS, 0)
-    for name, view, truth, judged, pasted in samples(context):
-        if view is None:
+    for name, view, labels in samples(context):
+        # where no labelled face is, another one was found
+        if view is None or labels is None or not (labels.face & view.region).any():
             lost[name] += 1
             continue
-        inside = view.region & judged
-        if not (truth & inside).any():
-            lost[name] += 1  # another face, or none
-            continue
         for title, mask in masks.items():
-            records.append(
-                {"set": name, "column": title, **scores(mask(view), truth, inside, pasted)}
-            )
+            found = scores(mask(view), labels, view.region)
+            records.append({"set": name, "column": title, **found})
     return {
         "records": records,
         "lost": lost,
@@ -56,35 +52,28 @@ def measure(context: Context) -> dict[str, Any]:
     }
 
 
-Sample = tuple[str, FaceView | None, np.ndarray, np.ndarray, np.ndarray | None]
+Sample = tuple[str, FaceView | None, mask_labels.Labels | None]
 
 
 def samples(context: Context) -> Iterator[Sample]:
-    """(set, view, shows the face, judged, pasted or None)."""
-    nothing = np.zeros((0, 0), bool)
+    """Pictures of each set with their labels."""
     count = 2 if context.quick else None
     photos = [p for p in held_out_photos(context.data) if p.folder == "celebamask"]
     occluders = Occluders(context.data / "occluders", held_out=True)
+    folder = context.data / "photos" / "celebamask_parsing"
     for i, photo in enumerate(photos[:count]):
         image = photo.read()
-        folder = context.data / "photos" / "celebamask_parsing"
         parsing = cv2.imread(str(folder / f"{photo.path.stem}.png"), cv2.IMREAD_GRAYSCALE)
         rng = np.random.default_rng([context.seed, photo.key])
-        picture, covered = occluders.paste(image, photo.box, SHARES[i % len(SHARES)], rng)
-        clean = view_face(context.reconstructor, image)
-        if clean is None:
-            yield PORTRAITS, None, nothing, nothing, None
-        else:
-            truth, judged = mask_labels.celebamask_truth(clean, parsing, image.shape)
-            yield PORTRAITS, clean, truth, judged, None
-        view = view_face(context.reconstructor, picture)
-        if view is None:
-            yield COVERED, None, nothing, nothing, None
-            continue
-        # glasses are told from skin in the photo as it was
-        truth, judged = mask_labels.celebamask_truth(view.of_photo(image), parsing, image.shape)
-        pasted = mask_labels.covered_in_crop(covered, view)
-        yield COVERED, view, truth & ~pasted, judged | pasted, pasted
+        picture, kind = occluders.paste(image, photo.box, SHARES[i % len(SHARES)], rng)
+        for name, shown in ((PORTRAITS, image), (COVERED, picture)):
+            view = view_face(context.reconstructor, shown)
+            if view is None:
+                yield name, None, None
+                continue
+            # glasses are told from skin in the photo as it was
+            labels = mask_labels.celebamask_labels(view.of_photo(image), parsing, image.shape)
+            yield name, view, labels.covered(kind, view) if name == COVERED else labels
     folder = context.data / "photos" / "fasseg_profile"
     profiles = [
         p for p in sorted(folder.glob("*.jpg")) if is_held_out(person_of(f"{folder.name}/{p.name}"))
@@ -92,11 +81,11 @@ def samples(context: Context) -> Iterator[Sample]:
     for path in profiles[:count]:
         image = read_rgb(path)
         view = view_face(context.reconstructor, image)
-        if view is None:
-            yield PROFILES, None, nothing, nothing, None
-            continue
-        labels = read_rgb(folder.with_name("fasseg_profile_labels") / f"{path.stem}.png")
-        yield PROFILES, view, *mask_labels.fasseg_truth(view, labels, image.shape), None
+        labels = None
+        if view is not None:
+            colours = read_rgb(folder.with_name("fasseg_profile_labels") / f"{path.stem}.png")
+            labels = mask_labels.fasseg_labels(view, colours, image.shape)
+        yield PROFILES, view, labels
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -105,30 +94,42 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.count_nonzero(a & b) / union) if union else 1.0
 
 
-def scores(
-    mask: np.ndarray, truth: np.ndarray, inside: np.ndarray, pasted: np.ndarray | None
-) -> dict[str, float | None]:
-    """IoU, and in % occluder pixels removed (pasted ones, where there are any) and face lost."""
-    hidden = inside & (~truth if pasted is None else pasted)
-    face = inside & truth
+def scores(mask: np.ndarray, labels: mask_labels.Labels, region: np.ndarray) -> dict[str, Any]:
+    """IoU, and shares in % of the hidden pixels removed and of the face lost, inside a region."""
+    inside = region & labels.judged
+    face, hidden = inside & labels.face, inside & ~labels.face
+    count = len(mask_labels.HIDDEN_BY)
     enough = np.count_nonzero(hidden) >= _LEAST
     return {
         "iou": round(iou(mask & inside, face), 4),
         "removed": round(100 * float(np.mean(~mask[hidden])), 2) if enough else None,
-        "hidden_px": int(np.count_nonzero(hidden)),
-        "removed_px": int(np.count_nonzero(hidden & ~mask)),
         "face_lost": round(100 * float(np.mean(~mask[face])), 2) if face.any() else None,
+        # by what hides them, px
+        "hidden_px": np.bincount(labels.hidden_by[hidden], minlength=count).tolist(),
+        "removed_px": np.bincount(labels.hidden_by[hidden & ~mask], minlength=count).tolist(),
     }
 
 
 def of_set(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    hidden = sum(r["hidden_px"] for r in rows)
+    hidden, removed = (
+        np.array([r[key] for r in rows] or [[0] * len(mask_labels.HIDDEN_BY)]).sum(0)
+        for key in ("hidden_px", "removed_px")
+    )
+    share = (100 * removed / np.maximum(hidden, 1)).round(2)
     return {
         "iou": summary([r["iou"] for r in rows]),
         "removed": summary([r["removed"] for r in rows if r["removed"] is not None]),
-        "removed_of_all": round(100 * sum(r["removed_px"] for r in rows) / hidden, 2)
-        if hidden
+        "removed_of_all": round(100 * float(removed.sum() / hidden.sum()), 2)
+        if hidden.any()
         else None,
+        "removed_by_kind": {
+            kind: float(share[k]) for k, kind in enumerate(mask_labels.HIDDEN_BY) if hidden[k]
+        },
+        "hidden_by_kind": {
+            kind: round(100 * float(hidden[k] / hidden.sum()), 2)
+            for k, kind in enumerate(mask_labels.HIDDEN_BY)
+            if hidden[k]
+        },
         "face_lost": summary([r["face_lost"] for r in rows if r["face_lost"] is not None]),
     }
 
@@ -151,6 +152,11 @@ def lines(report: Mapping[str, Any]) -> list[str]:
                 f"{cell(r['mean'], 1, 12)}{cell(r['median'], 1)}"
                 f"{cell(c['face_lost']['mean'], 1, 14)}"
             )
+        for title, sets in report["columns"].items():
+            kinds, shares = (sets[name][key] for key in ("removed_by_kind", "hidden_by_kind"))
+            text = ", ".join(f"{k} {v:.0f} ({shares[k]:.0f})" for k, v in kinds.items())
+            if any(kinds.values()):
+                out.append(f"  {title} removes, % (of all hidden px, %): {text}")
         out.append(
             f"{'  target':<36}{f'>= {target}':>34}{'':>5}{f'>= {TARGET_REMOVED}':>24}"
             f"   ({report['lost'][name]} photos without their face)"
