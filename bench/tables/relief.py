@@ -183,7 +183,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     if not columns:
         return [f"no face found in {report['lost']} heads", *missing_lines(report)]
     names = list(next(iter(columns.values())))
-    width = 30
+    width = 34
     out = [
         "face weight above 0.5; mean [median] (mean % below the foundation alone, its 95 % "
         f"interval); {report['lost']} heads without a face",
