@@ -39,6 +39,7 @@ def face(sphere: Mesh) -> Face:
         depth=np.full((side, side), np.inf, np.float32),
         bump=np.zeros((side, side), np.float32),
         face_mask=np.zeros((side, side), bool),
+        face_probability=np.zeros((side, side), np.float32),
         warnings=("it is a sphere",),
         timings={"detect": 1.0},
     )
@@ -146,6 +147,7 @@ def test_output_that_is_a_file_is_wrong_use(run, capsys: pytest.CaptureFixture[s
         ["reconstruct", "a.png", "-o", "out", "--format", "fbx"],
         ["reconstruct", "a.png", "-o", "out", "--threads", "0"],
         ["reconstruct", "a.png", "-o", "out", "--foundation", "magic"],
+        ["reconstruct", "a.png", "-o", "out", "--detail", "magic"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
@@ -209,7 +211,7 @@ def test_turntable_starts_from_the_front(face: Face) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "networks", "landmarks"])
-def test_foundation_and_threads_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
+def test_options_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     asked = {}
 
@@ -218,9 +220,23 @@ def test_foundation_and_threads_reach_the_reconstructor(mode, face, monkeypatch,
         return StandIn(face)
 
     monkeypatch.setattr("extreme3d_fast.reconstructor.Reconstructor", reconstructor)
-    arguments = ["--foundation", mode, "--threads", "3"]
+    arguments = ["--foundation", mode, "--threads", "3", "--detail", "none"]
+    arguments += ["--bump-network", "a.onnx"]
     assert main(["reconstruct", photo("a.png", 1), "-o", "out", *arguments]) == ALL_DONE
-    assert asked == {"device": "cpu", "foundation": mode, "threads": 3}
+    assert asked == {
+        "device": "cpu",
+        "foundation": mode,
+        "detail": "none",
+        "bump_network": Path("a.onnx"),
+        "threads": 3,
+    }
+
+
+def test_missing_bump_network_is_wrong_use(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["reconstruct", photo("a.png", 1), "-o", "out", "--bump-network", "none.onnx"]
+    assert main(arguments) == WRONG_USE
+    assert "no network file at none.onnx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("threads", ["x", "0", "100000"])

@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
         "occlusion",
         "registration",
         "render",
+        "shading",
         "smooth_depth",
         "soft_symmetry",
         "sparse",
@@ -36,7 +37,7 @@ LAYERS: list[set[str]] = [
         "zipper",
     },
     {"detect", "face"},
-    {"pose"},
+    {"pose", "bump_network"},
     {"foundation", "localize"},
     {"estimator"},
     {"reconstructor"},
@@ -45,7 +46,7 @@ LAYERS: list[set[str]] = [
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect", "pose", "foundation", "localize"}
+NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
 OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
 

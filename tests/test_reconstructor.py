@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from tiny_networks import RED, picks, says, write_network
 
 import extreme3d_fast as e3d
 import extreme3d_fast.image_io
-from extreme3d_fast.bump import MAX_BUMP
+from extreme3d_fast.bump_network import MAX_BUMP
 from extreme3d_fast.camera import rotation_from_angles
 from extreme3d_fast.detect import Crop, crop_face
 from extreme3d_fast.estimator import Found
@@ -119,11 +120,18 @@ def test_mirrored_photo_gives_a_mirrored_head(face, reconstructor, portrait):
 def test_options_take_detail_and_symmetry_away(portrait):
     plain = e3d.Reconstructor(detail="none").reconstruct(portrait)
     assert (plain.bump == 0).all()
+    assert plain.face_mask.any()
     one_sided = e3d.Reconstructor(symmetry=False).reconstruct(portrait)
     assert (one_sided.provenance != e3d.Provenance.MIRRORED).all()
     model = e3d.HeadModel.load()
     assert_valid(plain, model)
     assert_valid(one_sided, model)
+
+
+def test_shading_gives_detail_without_the_network(portrait):
+    face = e3d.Reconstructor(detail="shading").reconstruct(portrait)
+    assert np.abs(face.bump).max() > 0.1
+    assert {"bump_network", "shading", "fill"} <= set(face.timings)
 
 
 def test_smaller_crop_gives_fewer_vertices(face, portrait):
@@ -197,6 +205,38 @@ def test_another_head_model_takes_landmarks(portrait):
         e3d.Reconstructor(head_model=other, foundation="networks")
 
 
+def test_another_head_model_takes_detail_of_the_network(portrait, tmp_path):
+    model = e3d.HeadModel.load()
+    other = dataclasses.replace(model, mean=model.mean * np.float32([1.02, 1.0, 1.0]))
+    path = write_network(tmp_path / "a.onnx", picks(RED))
+    face = e3d.Reconstructor(head_model=other, bump_network=path).reconstruct(portrait)
+    red = portrait_crop_red(face)
+    whole = np.isfinite(face.depth) & (np.abs(face.bump - red) < 1e-5)
+    assert whole.sum() > 10_000  # face weight 1, nothing to be filled
+
+
+def portrait_crop_red(face):
+    """What a network says of a crop that answers with its red channel, mm."""
+    return face.photo[..., 0] / np.float32(127.5) - 1
+
+
+def test_other_networks_are_loaded_from_files(portrait, tmp_path):
+    path = write_network(tmp_path / "a.onnx", says(), bump_bias=1.5, mask_bias=0.75)
+    face = e3d.Reconstructor(bump_network=path, occlusion="none").reconstruct(portrait)
+    assert face.bump.max() == np.float32(1.5)
+    assert set(np.unique(face.face_probability)) == {0.0, 0.75}
+    np.testing.assert_array_equal(face.face_mask, face.face_probability > 0.5)
+    assert face.face_mask[np.isfinite(face.depth)].all()  # and of the eyes
+
+
+def test_missing_and_damaged_networks_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.onnx"):
+        e3d.Reconstructor(bump_network=tmp_path / "nothing.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(e3d.InvalidModelFile, match=r"text\.onnx"):
+        e3d.Reconstructor(bump_network=str(tmp_path / "text.onnx"))
+
+
 def test_doubts_of_the_foundation_are_warnings_of_the_face(portrait, reconstructor):
     foundation = dataclasses.replace(
         reconstructor.estimate_foundation(portrait), warnings=("it is a cat",)
@@ -256,6 +296,7 @@ def test_unknown_options_are_errors(options):
         {"crop_size": "500"},
         {"symmetry": "no"},
         {"head_model": "x.npz"},
+        {"bump_network": 5},
     ],
     ids=str,
 )
@@ -301,7 +342,7 @@ def test_nothing_is_filled_when_not_asked_for(portrait):
     assert (face.provenance != e3d.Provenance.FILLED).all()
 
 
-@pytest.mark.parametrize("detail", ["shading", "none"])
+@pytest.mark.parametrize("detail", ["network", "shading", "none"])
 def test_skin_beyond_the_photo_is_not_black(portrait, detail):
     face = e3d.Reconstructor(detail=detail).reconstruct(portrait[:150])
     assert any("outside the photo" in warning for warning in face.warnings)

@@ -13,6 +13,7 @@ void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_registration(py::module_&);
+void bind_shading(py::module_&);
 void bind_smooth_depth(py::module_&);
 void bind_render(py::module_&);
 void bind_soft_symmetry(py::module_&);
@@ -39,4 +40,5 @@ PYBIND11_MODULE(_core, m) {
   bind_texture(m);
   bind_render(m);
   bind_fill(m);
+  bind_shading(m);
 }

@@ -29,9 +29,11 @@ __all__: list[str] = [
     "rasterize",
     "recover_dense",
     "register_dense",
+    "relief_from_shading",
     "render",
     "rotate_vectors",
     "smooth_depth",
+    "solve_albedo",
     "sparse_from_dense",
     "transform_points",
     "triangulate_region",
@@ -275,6 +277,19 @@ def register_dense(
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> tuple: ...
+def relief_from_shading(
+    detail: numpy.typing.NDArray[numpy.float32],
+    confidence: numpy.typing.NDArray[numpy.float32],
+    slope_x: numpy.typing.NDArray[numpy.float32],
+    slope_y: numpy.typing.NDArray[numpy.float32],
+    region: numpy.typing.NDArray[numpy.uint8],
+    mm_per_pixel: typing.SupportsFloat | typing.SupportsIndex,
+    ambient: typing.SupportsFloat | typing.SupportsIndex,
+    ridge: typing.SupportsFloat | typing.SupportsIndex,
+    stiffness: typing.SupportsFloat | typing.SupportsIndex,
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+    max_iterations: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float32]: ...
 def render(
     vertices_in_camera: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
@@ -306,6 +321,13 @@ def smooth_depth(
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> numpy.typing.NDArray[numpy.float32]: ...
+def solve_albedo(
+    ratio: numpy.typing.NDArray[numpy.float32],
+    confidence: numpy.typing.NDArray[numpy.float32],
+    link_x: numpy.typing.NDArray[numpy.float32],
+    link_y: numpy.typing.NDArray[numpy.float32],
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+) -> tuple: ...
 def sparse_from_dense(
     vertices_in_camera: numpy.typing.NDArray[numpy.float32],
     visible: numpy.typing.NDArray[numpy.uint8],

@@ -1,4 +1,4 @@
-"""What bump maps and face masks share: linear light, foundation normals, and the photo's light."""
+"""What shape from shading and the bump-map network share: linear light and foundation normals."""
 
 from __future__ import annotations
 
@@ -24,14 +24,6 @@ _LUMINANCE = np.array([[0.45, 0.45, 0.10]], np.float32)
 # Normals are taken from depth smoothed by this much, mm: facets and fit errors at the nose and
 # eyelids must not enter the shading.
 _NORMAL_SMOOTHING = 1.5
-# Shading is sampled on every n-th pixel in x and y; it has nine unknowns.
-_FIT_STRIDE = 4
-_FIT_ROUNDS = 6
-# Tukey's constant on scaled residuals; beyond it a pixel (hair, brow, occluder) has no say.
-_TUKEY = 3.0
-# Ridge per harmonic, relative to the sample count: orders 0-1 free, order 2 held small, because a
-# visible face covers less than half of the sphere of normals.
-_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
 @dataclass(frozen=True)
@@ -46,22 +38,6 @@ class FaceWindow:
     rows: slice
     columns: slice
     mm_per_pixel: float
-
-
-@dataclass(frozen=True)
-class Light:
-    """Shading of the foundation under the photo's light, in linear image units.
-
-    Attributes:
-        shading: (h, w) float32, > 0, what a foundation of even skin would look like.
-        frontal: shading of a surface that faces the camera.
-        tilt: (2,) change of shading per unit of slope dz/dx, dz/dy, relative to `frontal`;
-            points towards the light in the image (x right, y down).
-    """
-
-    shading: Float32
-    frontal: float
-    tilt: npt.NDArray[np.float64]
 
 
 def check_photo(
@@ -128,11 +104,6 @@ def blur(a: Float32, sigma: float) -> Float32:
     return f32(cv2.GaussianBlur(a, (side, side), sigma, borderType=cv2.BORDER_REPLICATE))
 
 
-def box_mean(a: Float32, side: int) -> Float32:
-    """Mean over a square of `side` (odd) pixels."""
-    return f32(cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE))
-
-
 def linear_rgb(image: UInt8) -> Float32:
     """Linear light in [0, 1] of an sRGB image."""
     return f32(cv2.LUT(image, _LINEAR_FROM_SRGB))
@@ -141,12 +112,6 @@ def linear_rgb(image: UInt8) -> Float32:
 def luminance(linear: Float32) -> Float32:
     """(h, w) luminance of (h, w, 3) linear light, weighted for skin."""
     return f32(cv2.transform(linear, _LUMINANCE))
-
-
-def _harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
-    """The nine second-order spherical harmonics up to constant factors."""
-    one = np.ones_like(nx)
-    return one, nx, ny, nz, nx * ny, nx * nz, ny * nz, nx * nx - ny * ny, 3 * nz * nz - one
 
 
 def foundation_normals(depth: Float32, mm_per_pixel: float) -> tuple[Float32, Float32, Float32]:
@@ -160,43 +125,3 @@ def foundation_normals(depth: Float32, mm_per_pixel: float) -> tuple[Float32, Fl
     zx, zy = gradient(z)
     n = f32(1 / np.sqrt(1 + zx * zx + zy * zy))
     return f32(zx * n), f32(zy * n), -n
-
-
-def fit_light(
-    brightness: Float32, use: npt.NDArray[np.bool_], normals: tuple[Float32, ...]
-) -> Light:
-    """Robust second-order spherical-harmonic light of a photo on the foundation's normals.
-
-    Args:
-        brightness: (h, w) float32 linear luminance, lightly smoothed.
-        use: (h, w) pixels that may be skin.
-        normals: three (h, w) float32 components.
-    """
-    stride = slice(_FIT_STRIDE // 2, None, _FIT_STRIDE)
-    sample = use[stride, stride]
-    y = brightness[stride, stride][sample].astype(np.float64)
-    if len(y) < 50:
-        flat = np.full_like(brightness, max(float(np.median(brightness)), 1e-3))
-        return Light(flat, float(flat[0, 0]), np.zeros(2))
-    middle = max(float(np.median(y)), 1e-4)
-    harmonics = np.stack(_harmonics(*(n[stride, stride][sample] for n in normals)), axis=-1)
-    harmonics = harmonics.astype(np.float64)
-    ridge = np.diag(_RIDGE) * len(y)
-    # The ridge pulls towards an evenly lit face of median brightness.
-    target = y - middle
-    trust = np.ones_like(y)
-    light = np.zeros(9)
-    for _ in range(_FIT_ROUNDS):
-        weighted = harmonics * trust[:, None]
-        light = np.linalg.solve(weighted.T @ harmonics + ridge, weighted.T @ target)
-        error = target - harmonics @ light
-        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-3 * middle
-        trust = np.square(np.clip(1 - np.square(error / (_TUKEY * scale)), 0, 1))
-    first = harmonics[:, :4] * trust[:, None]
-    c = np.linalg.solve(first.T @ harmonics[:, :4] + ridge[:4, :4], first.T @ target)
-    frontal = max(middle + float(c[0] - c[3]), 0.3 * middle)
-    shading = np.full_like(brightness, middle)
-    for coefficient, harmonic in zip(light, _harmonics(*normals), strict=True):
-        shading += np.float32(coefficient) * harmonic
-    np.maximum(shading, np.float32(0.15 * middle), out=shading)
-    return Light(shading, frontal, c[1:3] / frontal)

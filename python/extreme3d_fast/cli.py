@@ -98,6 +98,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="what shape and pose come from (default: auto, networks refined by landmarks)",
     )
     parser.add_argument(
+        "--detail",
+        choices=("network", "shading", "none"),
+        default="network",
+        help="what the fine relief comes from (default: network; shading needs no training)",
+    )
+    parser.add_argument(
+        "--bump-network",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of another bump-map network (default: the built-in one)",
+    )
+    parser.add_argument(
         "--threads",
         type=_positive,
         default=min(os.cpu_count() or 1, 4),
@@ -121,7 +133,11 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
     from extreme3d_fast.reconstructor import Reconstructor
 
     return Reconstructor(
-        device=options.device, foundation=options.foundation, threads=options.threads
+        device=options.device,
+        foundation=options.foundation,
+        detail=options.detail,
+        bump_network=options.bump_network,
+        threads=options.threads,
     )
 
 

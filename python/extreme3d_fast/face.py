@@ -56,6 +56,7 @@ class Face:
     depth: Float32  #: (S, S) float32, mm along the optical axis with detail, +inf off the face
     bump: Float32  #: (S, S) float32, mm, positive is deeper than the foundation
     face_mask: npt.NDArray[np.bool_]  #: (S, S) bool, where the photo shows the face itself
+    face_probability: Float32  #: (S, S) float32 in [0, 1], the mask before it was cut at 0.5
 
     #: Eyeballs, teeth and tongue: (vertices, faces, colors) like the ones above, by name.
     parts: Mapping[str, Mesh] = field(default_factory=dict)

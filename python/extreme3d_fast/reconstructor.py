@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.bump import estimate_bump
+from extreme3d_fast.bump_network import BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
@@ -35,13 +36,13 @@ from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import (
     FillMethod,
     check_fill_method,
-    estimate_face_mask,
     fill_bump,
     find_holes,
 )
 from extreme3d_fast.pose import FACE_CENTER
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
 from extreme3d_fast.registration import Registration, register_dense
+from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
@@ -50,8 +51,8 @@ from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
 
-Detail = Literal["shading", "none"]
-"""Where the bump map comes from: the shading rule, or nowhere (foundation only)."""
+Detail = Literal["network", "shading", "none"]
+"""Where the bump map comes from: the network, shape from shading (no training), or nowhere."""
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -71,6 +72,8 @@ _OCCLUDED_WARNING = 0.18
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 _FACE_MM = 165.0  # hairline to chin
+# Probability from which on a pixel counts as showing the face.
+_FACE_SHOWN = 0.5
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
 # Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
@@ -91,7 +94,9 @@ class Reconstructor:
             refined by landmarks that agree with them; "networks" or "landmarks" alone. Another head
             model than the built-in one has landmarks alone.
         crop_size: side of the square crop that is reconstructed, px. More pixels, more vertices.
-        detail: source of the bump map; see `Detail`.
+        detail: source of the bump map; see `Detail`. The face mask is the network's in any case.
+        bump_network: ONNX file of another bump-map network, such as converted weights of the
+            paper's authors; see `BumpNetwork`. None is the built-in one.
         occlusion: how occluded pixels are filled: "smooth" from around them, "none" not at all.
         symmetry: recover the hidden side from the visible one (section 4.3).
 
@@ -99,6 +104,8 @@ class Reconstructor:
         ValueError: an option that does not exist, a number out of range.
         TypeError: an option of another type.
         OcclusionUnavailable: a way of filling that this version does not have.
+        FileNotFoundError: there is no file `bump_network`.
+        InvalidModelFile: `bump_network` is damaged, or not such a network.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -115,13 +122,14 @@ class Reconstructor:
         head_model: HeadModel | None = None,
         foundation: FoundationMode = "auto",
         crop_size: int = 500,
-        detail: Detail = "shading",
+        detail: Detail = "network",
+        bump_network: str | os.PathLike[str] | None = None,
         occlusion: FillMethod = "smooth",
         symmetry: bool = True,
     ) -> None:
         _check_option("device", device, ("cpu",))
         _check_option("foundation", foundation, ("auto", "networks", "landmarks"))
-        _check_option("detail", detail, ("shading", "none"))
+        _check_option("detail", detail, ("network", "shading", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("crop_size", crop_size, 64, 4096)
         if not isinstance(symmetry, bool):
@@ -130,6 +138,8 @@ class Reconstructor:
             raise TypeError(
                 f"head_model should be a HeadModel (HeadModel.load(path)), is {head_model!r}"
             )
+        if not isinstance(bump_network, (str, os.PathLike, type(None))):
+            raise TypeError(f"bump_network should be a path, is {bump_network!r}")
         self.device = device
         self.threads = threads
         self.crop_size = crop_size
@@ -138,6 +148,7 @@ class Reconstructor:
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
+        self._bump_network = BumpNetwork(bump_network, threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
@@ -266,19 +277,24 @@ class Reconstructor:
         )
 
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
-        face_mask = timed("face_mask", estimate_face_mask)(crop.image, weight, depth, camera)
+        bump, face_probability = timed("bump_network", self._bump_network.estimate)(
+            crop.image, weight, depth, camera
+        )
         outside = float(weight[~in_photo].sum() / max(weight.sum(), 1.0))
         if outside > _OUTSIDE_WARNING:
             warnings.append(f"{outside:.0%} of the visible face lies outside the photo")
-        face_mask &= in_photo
+        face_probability[~in_photo] = 0
+        face_mask = face_probability > _FACE_SHOWN
         occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
         if occlusion.fraction - outside > _OCCLUDED_WARNING:
             warnings.append(f"{occlusion.fraction - outside:.0%} of the visible face is occluded")
-        bump = np.zeros_like(depth)
         if self.detail == "shading":
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
-            bump = timed("bump", estimate_bump)(crop.image, weight, depth, camera, trusted)
+            bump = timed("shading", shape_from_shading)(crop.image, weight, depth, camera, trusted)
+        if self.detail == "none":
+            bump = np.zeros_like(depth)
+        else:
             bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
         filled = occlusion.hole | (~in_photo & (weight > 0))
         uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
@@ -395,6 +411,7 @@ class Reconstructor:
             depth=detailed_depth,
             bump=bump,
             face_mask=face_mask,
+            face_probability=face_probability,
             photo=crop.image,
             parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
         )

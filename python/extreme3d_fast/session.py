@@ -24,6 +24,7 @@ REQUIRED_METADATA = (
     "source",
     "licence",
 )
+_FLOATS = "tensor(float)"
 
 
 class Session:
@@ -62,21 +63,27 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
+                str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
+            metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+            ends = self._session.get_inputs(), self._session.get_outputs()
+            others = [f"{v.name} is {v.type}" for end in ends for v in end if v.type != _FLOATS]
+            inputs, outputs = ({value.name: _shape(value) for value in end} for end in ends)
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise InvalidModelFile(
                 f"path: {self.path} is not a usable ONNX file: {error}"
             ) from error
         #: The file's contract, as text.
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata: dict[str, str] = metadata
         missing = [key for key in REQUIRED_METADATA if key not in self.metadata]
         if missing:
             raise InvalidModelFile(f"path: {self.path} lacks the metadata {', '.join(missing)}")
+        if others:
+            raise InvalidModelFile(f"path: {self.path}: expected float32, {', '.join(others)}")
         #: Shape per input name; None where any size is taken (the batch).
-        self.inputs = {value.name: _shape(value) for value in self._session.get_inputs()}
+        self.inputs = inputs
         #: Shape per output name.
-        self.outputs = {value.name: _shape(value) for value in self._session.get_outputs()}
+        self.outputs = outputs
 
     @property
     def runtime(self) -> str:
@@ -89,7 +96,9 @@ class Session:
         inputs: Mapping[str, tuple[int | None, ...]],
         outputs: Mapping[str, tuple[int | None, ...]],
     ) -> None:
-        """Checks that the file has exactly these inputs and outputs; None means any size.
+        """Checks that the file has exactly these inputs and outputs.
+
+        None stands for an axis of any size, which the file leaves open by a name or not at all.
 
         Raises:
             InvalidModelFile: a name or a shape differs.
@@ -112,6 +121,7 @@ class Session:
 
         Raises:
             ValueError: a name, dtype or shape differs from the network's.
+            InvalidModelFile: the network cannot be run on arrays of these shapes.
         """
         if set(feeds) != set(self.inputs):
             raise ValueError(f"feeds: expected {sorted(self.inputs)}, got {sorted(feeds)}")
@@ -125,7 +135,11 @@ class Session:
                     f"feeds[{name!r}]: expected float32 {shape}, got {array.dtype} {array.shape}"
                 )
         names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        try:
+            answers = self._session.run(names, dict(feeds))
+        except Exception as error:  # see above
+            raise InvalidModelFile(f"path: {self.path} fails when it is run: {error}") from error
+        return dict(zip(names, answers, strict=True))
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:

@@ -1,0 +1,80 @@
+// multigrid.h — conjugate gradients, and multigrid for weighted Laplacians on a pixel grid.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <deque>
+#include <vector>
+
+namespace e3d {
+
+double dot_product(const std::vector<float>& a, const std::vector<float>& b);
+
+struct SolveStats {
+  int iterations;  // of conjugate gradients
+  float residual;  // relative to the right-hand side
+};
+
+// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
+// the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
+// A⁻¹ r.
+template <class Apply, class Precondition>
+SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondition,
+                               std::vector<float>& b, float tolerance, int max_iterations,
+                               std::vector<float>& x) {
+  const std::size_t n = b.size();
+  x.assign(n, 0.f);
+  std::vector<float> z(n, 0.f), p(n, 0.f), ap(n, 0.f);
+  const double start = dot_product(b, b), target = start * tolerance * tolerance;
+  double rz = 0.0, rr = start;
+  int iterations = 0;
+  while (rr > target && iterations < max_iterations) {
+    ++iterations;
+    precondition(b, z);
+    const double rz_new = dot_product(b, z);
+    const float beta = iterations > 1 ? static_cast<float>(rz_new / rz) : 0.f;
+    rz = rz_new;
+    for (std::size_t i = 0; i < n; ++i) p[i] = z[i] + beta * p[i];
+    apply(p, ap);
+    const double curvature = dot_product(p, ap);
+    if (!(curvature > 0.0)) break;
+    const float step = static_cast<float>(rz / curvature);
+    for (std::size_t i = 0; i < n; ++i) x[i] += step * p[i];
+    for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
+    rr = dot_product(b, b);
+  }
+  return {iterations, start > 0.0 ? static_cast<float>(std::sqrt(rr / start)) : 0.f};
+}
+
+// One grid of a hierarchy: cells row-major with a border of one empty cell, even width and height
+// so that each 2 × 2 block is a cell of the next grid. The matrix has `diagonal` = `mass` + the
+// weights of a cell's edges, also of those to fixed neighbours. Cells that are not unknown have no
+// edges and diagonal 0, which keeps them 0 through every sweep.
+struct GridLevel {
+  int width, height, stride;
+  std::vector<float> right, below;  // weight of the edge to the next cell in x, in y
+  std::vector<float> mass, diagonal, inverse_diagonal;
+  std::vector<float> x, b, scratch;
+
+  GridLevel(int w, int h);
+  int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
+};
+
+// A weighted graph Laplacian plus mass on any set of pixels: fill `finest()`, then `prepare()`.
+class Multigrid {
+ public:
+  Multigrid(int width, int height) { levels_.emplace_back(width, height); }
+  GridLevel& finest() { return levels_.front(); }
+  void prepare();
+
+  // Solves for the right-hand side b (with the finest level's border; lost).
+  SolveStats solve(std::vector<float>& b, float tolerance, int max_iterations,
+                   std::vector<float>& x);
+
+ private:
+  void v_cycle(std::size_t level);
+
+  std::deque<GridLevel> levels_;  // references to levels stay valid as it grows
+};
+
+}  // namespace e3d
