@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bench.shading_rule import fit_light
 from extreme3d_fast._arrays import Float32
 from extreme3d_fast._shading import (
     blur,
     check_photo,
     f32,
     face_window,
-    fit_light,
     foundation_normals,
     linear_rgb,
     luminance,

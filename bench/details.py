@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import colour_mask
+from bench import colour_mask, shading_rule
 from bench.face_views import FaceView
 
 FOUNDATION, RULE, SHADING, NETWORK = "foundation", "shading rule", "shading", "network"
@@ -69,11 +69,9 @@ def _foundation(_: int) -> Source:
 
 
 def _rule(_: int) -> Source:
-    from extreme3d_fast.bump import estimate_bump  # the first version's
-
     def estimate(view: FaceView) -> Detail:
         mask = _colour_mask(view)
-        return Detail(_filled(view, estimate_bump(*_maps(view), mask), mask), mask)
+        return Detail(_filled(view, shading_rule.estimate_bump(*_maps(view), mask), mask), mask)
 
     return estimate
 
