@@ -243,7 +243,12 @@ def test_relief_errors_vanish_for_the_truth_and_are_the_amplitude_without() -> N
 def test_relief_put_on_is_the_difference_of_the_depths() -> None:
     put_on = wave(12.0, 0.4)
     head = relief.Head(
-        *[np.zeros((SIZE, SIZE, 3), np.uint8)] * 3, plane(0.3) + put_on, plane(0.3), CAMERA, 0.0
+        *[np.zeros((SIZE, SIZE, 3), np.uint8)] * 3,
+        plane(0.3) + put_on,
+        plane(0.3),
+        EVERYWHERE,
+        CAMERA,
+        0.0,
     )
     view = view_of(plane())  # a foundation in another pose
     truth = measures.truth_in_crop(view, head.depth, CAMERA)
@@ -255,14 +260,19 @@ def test_leak_is_what_a_pattern_changes() -> None:
     def reads_brightness(view: face_views.FaceView) -> details.Detail:
         return details.Detail(view.image[..., 0].astype(np.float32) / 100, None)
 
+    def head_with(pattern: np.ndarray) -> relief.Head:
+        return relief.Head(*[pattern] * 3, plane(), plane(), EVERYWHERE, CAMERA, 0.0)
+
     pattern = np.full((SIZE, SIZE, 3), 128, np.uint8)
     pattern[:, ::8] = 28
     plain = view_of(plane())
-    assert relief.leak(Fixed(wave(5)), plain, pattern) == 0
+    assert relief.leak(Fixed(wave(5)), plain, head_with(pattern)) == 0
     x = np.arange(SIZE) % 8 == 0
     expected = np.std(x.astype(float))
-    assert relief.leak(reads_brightness, plain, pattern) == pytest.approx(expected, rel=0.02)
-    assert relief.leak(reads_brightness, plain, plain.image) == 0
+    assert relief.leak(reads_brightness, plain, head_with(pattern)) == pytest.approx(
+        expected, rel=0.02
+    )
+    assert relief.leak(reads_brightness, plain, head_with(plain.image)) == 0
 
 
 def test_relief_table_sums_up_by_yaw() -> None:

@@ -42,6 +42,7 @@ class Head:
     plain: np.ndarray  # (S, S, 3) with neither
     depth: np.ndarray  # (S, S) mm with relief, inf outside
     depth_smooth: np.ndarray  # (S, S) mm without
+    face: np.ndarray  # (S, S) bool, the pixel shows the face: no hair, no background
     camera: Any
     yaw: float  # degrees
 
@@ -52,7 +53,14 @@ def read_heads(path: Path, count: int | None = None) -> list[Head]:
     with np.load(path) as data:
         maps = {
             name: data[name][:count]
-            for name in ("photo_relief", "photo_pattern", "photo_plain", "depth", "depth_smooth")
+            for name in (
+                "photo_relief",
+                "photo_pattern",
+                "photo_plain",
+                "depth",
+                "depth_smooth",
+                "face",
+            )
         }
         cameras, yaws = data["camera"][:count].astype(float), data["yaw"][:count]
     size = maps["depth"].shape[1]
@@ -78,7 +86,7 @@ def measure(context: Context) -> dict[str, Any]:
         if view is None or plain is None:
             lost += 1
             continue
-        truth = truth_in_crop(view, head.depth, head.camera)
+        truth = truth_in_crop(view, np.where(head.face, head.depth, np.inf), head.camera)
         put_on = relief_put_on(head, view, truth)
         record["true_rms_mm"] = {
             "relief put on": round(rms(put_on, truth.judged), 4),
@@ -87,7 +95,7 @@ def measure(context: Context) -> dict[str, Any]:
         record["columns"] = {
             title: {
                 **errors(view, source(view).bump, truth, put_on),
-                "leak_mm": round(leak(source, plain, head.pattern), 4),
+                "leak_mm": round(leak(source, plain, head), 4),
             }
             for title, source in sources.items()
         }
@@ -136,12 +144,14 @@ def errors(
     }
 
 
-def leak(source: details.Source, plain: FaceView, pattern: np.ndarray) -> float:
+def leak(source: details.Source, plain: FaceView, head: Head) -> float:
     """RMS in mm of what an albedo pattern changes in the relief of one foundation."""
-    change = source(plain.of_photo(pattern)).bump - source(plain).bump
-    inside = np.isfinite(plain.depth) & (plain.weight > 0)
-    banded = relief_band(change, inside, plain.mm_per_pixel)
-    return rms(banded, plain.face & plain.in_photo)
+    change = source(plain.of_photo(head.pattern)).bump - source(plain).bump
+    seen = into_crop(head.face, plain.crop_from_image, plain.size) > 0.99
+    inside = np.isfinite(plain.depth) & (plain.weight > 0) & seen
+    return rms(
+        relief_band(change, inside, plain.mm_per_pixel), inside & plain.face & plain.in_photo
+    )
 
 
 def of_columns(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
