@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ REACH = {"hands": 1.5, "objects": 1.6}
 WORN = {"masks": (1.05, 0.72), "glasses": (1.0, 0.3)}
 TOLERANCE = 0.01  # of the box: how close the covered share comes to what is asked for
 _MOST_PIECES = 8
+HELD_OUT = 5  # one cut-out in so many
 # Mean colours of skin, sRGB, from light to dark.
 TONES = np.array([[236, 196, 172], [214, 166, 138], [184, 132, 102], [140, 94, 70], [92, 60, 46]])
 
@@ -25,13 +27,15 @@ TONES = np.array([[236, 196, 172], [214, 166, 138], [184, 132, 102], [140, 94, 7
 class Occluders:
     """The cut-outs of a folder with one sub-folder a kind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, held_out: bool = False) -> None:
+        """`held_out`: only those that the bump-map network did not see in training."""
         self._files = {
             kind: [
                 p
                 for p in sorted((folder / kind).glob("*.png"))
                 if not p.stem.endswith(("_left", "_right"))  # masks of turned faces
                 and not p.stem.startswith("top_face")  # hats stay above the face
+                and (not held_out or zlib.crc32(p.name.encode()) % HELD_OUT == 0)
             ]
             for kind in KINDS
         }
@@ -56,15 +60,21 @@ class Occluders:
         Returns:
             The picture, and the share of the box (inside the photo) that it covers.
         """
+        picture, kind = self.paste(image, box, fraction, rng)
+        return picture, float((kind[_inside(box, kind.shape)] > 0).mean())
+
+    def paste(
+        self, image: np.ndarray, box: Sequence[float], fraction: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `cover`; returns the picture, and (H, W) uint8: 1 + the place in KINDS of what covers
+        a pixel, 0 where nothing does."""
         height, width = image.shape[:2]
         x0, y0, x1, y1 = (float(v) for v in box)
-        inside = (
-            slice(max(0, round(y0)), min(height, round(y1))),
-            slice(max(0, round(x0)), min(width, round(x1))),
-        )
+        inside = _inside(box, (height, width))
         size = float(np.sqrt((x1 - x0) * (y1 - y0)))
         out = image.astype(np.float32)
         covered = np.zeros((height, width), bool)
+        kinds = np.zeros((height, width), np.uint8)
 
         def share(mask: np.ndarray) -> float:
             return float(mask[inside].mean())
@@ -113,7 +123,8 @@ class Occluders:
                         low = scale
             out = out * (1 - piece[..., 3:]) + piece[..., :3]
             covered |= piece[..., 3] > 0.5
-        return np.clip(np.rint(out), 0, 255).astype(np.uint8), share(covered)
+            kinds[piece[..., 3] > 0.5] = 1 + list(KINDS).index(kind)
+        return np.clip(np.rint(out), 0, 255).astype(np.uint8), kinds
 
     def paste_hand(
         self,
@@ -135,6 +146,12 @@ class Occluders:
         piece = _placed(cutout, scale, angle, np.asarray(center, float), image.shape[:2])
         out = image * (1 - piece[..., 3:]) + piece[..., :3]
         return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def _inside(box: Sequence[float], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The pixels of a box that the photo has."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    return slice(max(0, y0), min(shape[0], y1)), slice(max(0, x0), min(shape[1], x1))
 
 
 @cache

@@ -14,13 +14,37 @@ from typing import Any
 
 from bench import machine
 from bench.columns import load_columns
-from bench.tables import Context, occlusion, pose, scans, timing, verification
+from bench.tables import (
+    Context,
+    authors,
+    mask,
+    occlusion,
+    pose,
+    relief,
+    scan_relief,
+    scans,
+    timing,
+    verification,
+)
 
 NAME = "quality"
 HELP = "tables of quality on held-out photos and scans, beside MediaPipe"
 
 # In the order they are printed.
-TABLES = {table.NAME: table for table in (occlusion, pose, scans, verification, timing)}
+TABLES = {
+    table.NAME: table
+    for table in (
+        occlusion,
+        pose,
+        scans,
+        verification,
+        relief,
+        scan_relief,
+        authors,
+        mask,
+        timing,
+    )
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, default=Path(default), metavar="DIR", help="research data"
     )
     parser.add_argument(
-        "--synthetic", type=Path, metavar="DIR", help="rendered training sets, for pose"
+        "--synthetic",
+        type=Path,
+        metavar="DIR",
+        help="rendered training sets, for pose, and relief_bench.npz, for relief",
     )
     parser.add_argument("--lfw", type=Path, metavar="DIR", help="NAME/NAME_0001.jpg, ...")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="default: pairs.txt of --lfw")

@@ -64,9 +64,21 @@ class Scan:
 class View:
     """A picture of a scan and the truth about it."""
 
-    image: np.ndarray  # (SIZE, SIZE, 3) uint8 RGB
+    image: np.ndarray  # (S, S, 3) uint8 RGB
     rotation: np.ndarray  # (3, 3) camera_from_head
     box: np.ndarray  # (4,) px, tight box of the mean face's points in this pose
+    camera: Any  # of the picture
+    depth: np.ndarray  # (S, S) float32 mm, smooth across triangles, NaN where there is no scan
+    normal: np.ndarray  # (S, S, 3) float32, unit, camera frame, towards the camera; NaN likewise
+
+
+@dataclass(frozen=True)
+class Light:
+    """Even light from all round and one directed light, in linear light."""
+
+    ambient: float
+    directed: float
+    direction: tuple[float, float, float]  # towards the light, camera frame (y down, z forward)
 
 
 @cache
@@ -108,6 +120,8 @@ def render(
     pitch: float = 0.0,
     distance: float = 700.0,
     seed: int = 0,
+    size: int = SIZE,
+    light: Light | None = None,
 ) -> View:
     """A picture of a scan before a blurred photo, under an ambient and one directed light.
 
@@ -117,14 +131,17 @@ def render(
         background: (H, W, 3) uint8 RGB, any photo; it is blurred beyond recognition.
         yaw, pitch: degrees, see `rotation_from_angles`.
         distance: mm from the camera to the middle of the face; it does not change its size.
-        seed: of light, skin tone and where in the picture the face lies.
+        seed: of light and skin tone.
+        size: side of the picture, px.
+        light: adds up as light does; None: a random one that scales sRGB values.
     """
     from extreme3d_fast.camera import Camera, rotation_from_angles
     from extreme3d_fast.pose import FACE_CENTER, SIDE_MM
     from extreme3d_fast.rasterize import rasterize
+    from extreme3d_fast.smooth_depth import smooth_depth
 
     rng = np.random.default_rng(seed)
-    side = SIZE * _SUPERSAMPLING
+    side = size * _SUPERSAMPLING
     focal = _FILL * side * distance / SIDE_MM
     camera = Camera(focal, focal, side / 2, side / 2, side, side)
     rotation = rotation_from_angles(yaw, pitch)
@@ -141,24 +158,42 @@ def render(
     def at_pixels(of_corner: np.ndarray) -> np.ndarray:  # (F, 3, d)
         return np.einsum("nk,nkd->nd", bary, of_corner[triangle])
 
-    normal = at_pixels(scan.normals[scan.faces] @ rotation.T)
+    corner_normals = scan.normals[scan.faces] @ rotation.T
+    normal = at_pixels(corner_normals)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    light = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.2), -1.0])
-    light /= np.linalg.norm(light)
-    lit = np.maximum(normal @ light, 0)[:, None]
+    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.2), -1.0])
     tone = rng.uniform(0.75, 1.0)
+    if light is not None:
+        direction = np.array(light.direction)
+    lit = np.maximum(normal @ (direction / np.linalg.norm(direction)), 0)[:, None]
     if scan.texture is not None and scan.corner_uv is not None:
         albedo, shade = _sample(scan.texture, at_pixels(scan.corner_uv)), 0.7 + 0.35 * lit
     else:
         assert scan.colors is not None
         albedo, shade = tone * at_pixels(scan.colors[scan.faces].astype(float)), 0.5 + 0.6 * lit
-    scene = cv2.resize(background, (side, side), interpolation=cv2.INTER_AREA)
-    scene = cv2.GaussianBlur(scene, (0, 0), side / 10).astype(np.float64)
+    if light is not None:  # sRGB is about the power 1 / 2.2 of light
+        shade = (light.ambient + light.directed * lit) ** (1 / 2.2)
+    scene = cv2.resize(background, (SIZE * _SUPERSAMPLING,) * 2, interpolation=cv2.INTER_AREA)
+    scene = cv2.GaussianBlur(scene, (0, 0), len(scene) / 10)
+    if len(scene) != side:
+        scene = cv2.resize(scene, (side, side), interpolation=cv2.INTER_LINEAR)
+    scene = scene.astype(np.float64)
     scene[hit] = np.clip(albedo * shade, 0, 255)
-    image = cv2.resize(scene.astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(scene.astype(np.uint8), (size, size), interpolation=cv2.INTER_AREA)
+    depth = smooth_depth(raster, corners, corner_normals.reshape(-1, 3).astype(np.float32), faces)
+    depth[~hit] = np.nan
+    normals = np.full((side, side, 3), np.nan, np.float32)
+    normals[hit] = normal
+    depth, normals = (
+        cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (depth, normals)
+    )
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
     points = model.landmark_basis("478").mean[:468] - FACE_CENTER
     points = camera.project(points @ rotation.T + [0, 0, distance]) / _SUPERSAMPLING
-    return View(image, rotation, np.concatenate([points.min(0), points.max(0)]))
+    half = Camera(*(v / _SUPERSAMPLING for v in camera.pinhole), size, size)
+    return View(
+        image, rotation, np.concatenate([points.min(0), points.max(0)]), half, depth, normals
+    )
 
 
 def _straighten(scan: Scan, mean_face: Surface, mean: np.ndarray) -> None:

@@ -1,8 +1,13 @@
-"""One picture to judge by eye: photo, foundation, bump map and final head, a row a photo."""
+"""One picture to judge by eye: photo, foundation, bump map and final head, a row a photo.
+
+With --relief: the authors' relief beside each source of detail, as grey clay on our foundation.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +23,30 @@ HELP = "picture of photos and their reconstructions, to look at"
 YAWS = (-40, 0, 40)
 BUMP_RANGE = 1.0  # mm of displacement from mid grey to white (nearer) or black (deeper)
 
+_RELIEF_LIGHT = (-0.6, -0.6, -1.0)  # towards it, camera frame
+_RELIEF_MARGIN = 20  # px of the crop
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/sheet.png"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
     parser.add_argument("--count", type=int, default=12, metavar="N", help="default: 12")
     parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of a picture")
+    parser.add_argument(
+        "--relief",
+        action="store_true",
+        help="the authors' photos: theirs and ours as shaded relief (needs the research data)",
+    )
+    default = os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=Path(default), metavar="DIR")
 
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct photos spread over the folder and write the sheet."""
     from extreme3d_fast import Extreme3DError, Reconstructor
 
+    if options.relief:
+        return run_relief(options)
     photos = find_photos(options.photos)
     chosen = np.unique(np.linspace(0, len(photos) - 1, min(options.count, len(photos))).astype(int))
     reconstructor = Reconstructor()
@@ -68,3 +85,54 @@ def row(face: Any, size: int) -> np.ndarray:
     for shading in ("clay", "color"):
         pictures += [face.render(yaw=yaw, size=size, shading=shading) for yaw in YAWS]
     return np.concatenate(pictures, axis=1)
+
+
+def run_relief(options: argparse.Namespace) -> int:
+    """The sheet of --relief."""
+    from bench import authors_maps, details
+    from bench.face_views import face_viewer
+
+    sources, missing = details.load_sources(1)
+    for title, why in missing.items():
+        print(f"without {title}: {why}")
+    titles = [t for t in (details.RULE, details.SHADING, details.NETWORK) if t in sources]
+    rows = []
+    for photo in authors_maps.load(options.data, face_viewer()):
+        view = photo.view
+        # theirs was not meant for our foundation's long waves, nor for what it leaves out
+        maps = [np.zeros_like(view.weight), photo.theirs * (view.weight > 0)]
+        maps += [sources[title](view).bump for title in titles]
+        rows.append(relief_row(view, maps, options.size))
+    if not rows:
+        print(f"no photos of the authors in {options.data}")
+        return 1
+    count = min(options.count, len(rows))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(options.output), np.concatenate([rows[i] for i in chosen])[:, :, ::-1])
+    print(f"wrote {options.output}: photo, foundation, theirs, {', '.join(titles)}")
+    return 0
+
+
+def relief_row(view: Any, bumps: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """(size, n size, 3) uint8: the face of a photo, and its foundation with each bump map."""
+    rows, columns = (np.flatnonzero((view.weight > 0).any(axis=k)) for k in (1, 0))
+    side = min(max(np.ptp(rows), np.ptp(columns)) + 2 * _RELIEF_MARGIN, view.size)
+    y, x = (int(np.clip((a[0] + a[-1] - side) // 2, 0, view.size - side)) for a in (rows, columns))
+    pictures = [view.image, *(np.repeat(clay(view, b)[:, :, None], 3, axis=2) for b in bumps)]
+    return np.concatenate(
+        [
+            cv2.resize(p[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA)
+            for p in pictures
+        ],
+        axis=1,
+    )
+
+
+def clay(view: Any, bump: np.ndarray) -> np.ndarray:
+    """(S, S) uint8: the foundation with a bump map, lit from above left, 0 where there is none."""
+    from bench.relief import normals_of_depth
+
+    light = np.array(_RELIEF_LIGHT) / np.linalg.norm(_RELIEF_LIGHT)
+    lit = normals_of_depth(view.depth + bump, view.camera) @ light
+    return np.asarray(np.clip(40 + 200 * np.nan_to_num(lit, nan=-0.2), 0, 255), np.uint8)

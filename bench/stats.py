@@ -67,3 +67,12 @@ def accuracy_at(threshold: float, scores: np.ndarray, same: np.ndarray) -> float
     said = np.asarray(scores) >= threshold
     same = np.asarray(same, bool)
     return float((said[same].mean() + (~said[~same]).mean()) / 2)
+
+
+def quartiles(values: Sequence[float | None]) -> dict[str, float | int | None]:
+    """Median, quartiles and n of the values that there are."""
+    x = np.array([v for v in values if v is not None and np.isfinite(v)], np.float64)
+    if not len(x):
+        return {"median": None, "q1": None, "q3": None, "n": 0}
+    q1, q2, q3 = (round(float(v), 4) for v in np.percentile(x, [25, 50, 75]))
+    return {"median": q2, "q1": q1, "q3": q3, "n": len(x)}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bench.columns import Column
+from bench.details import Source, load_sources
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,29 @@ class Context:
 
     @property
     def model(self) -> Any:
-        return next(iter(self.columns.values())).model
+        return self.reconstructor.head_model
+
+    @property
+    def reconstructor(self) -> Any:
+        """That of the first column, ours: its foundations are what detail is put on."""
+        return next(iter(self.columns.values())).reconstructor
+
+    @cached_property
+    def sources(self) -> tuple[dict[str, Source], dict[str, str]]:
+        """Sources of detail by title, and why others are missing."""
+        return load_sources(self.reconstructor.threads)
 
 
 def cell(value: float | None, digits: int = 2, width: int = 9) -> str:
     """A number, or a dash where there is none."""
     return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+
+
+def missing_lines(report: Mapping[str, Any]) -> list[str]:
+    """Which columns a table lacks, and why."""
+    return [f"without {title}: {why}" for title, why in report["missing"].items()]
+
+
+def lower(value: float, reference: float) -> float:
+    """By how many % a value lies below another."""
+    return 100 * (1 - value / reference) if reference else float("nan")
