@@ -97,8 +97,12 @@ class Crops(torch.utils.data.IterableDataset):
             rng = np.random.default_rng([self.seed, step])
             size = self.size * int(rng.choice([*SIZES], p=[*SIZES.values()])) // 256
             count = max(1, round(self.batch * (self.size / size) ** 2))
-            rows = rng.choice(len(chance), count, p=chance)
-            yield collate([make(rng, windows.window(int(i)), size, occlude) for i in rows])
+            samples = []
+            while len(samples) < count:
+                window = windows.window(int(rng.choice(len(chance), p=chance)))
+                if (window["trust"] > 0).any() or (window["mask"] == 1).any():
+                    samples.append(make(rng, window, size, occlude))
+            yield collate(samples)
             step += worker.num_workers if worker else 1
 
 
@@ -140,6 +144,9 @@ def make(rng: np.random.Generator, window: Sample, size: int, occlude: Occlude |
         before = out["mask"].copy()
         occlude(rng, out["image"], out["mask"], face_of(window["weight"], m))
         out["trust"][(out["mask"] == 0) & (before != 0)] = 0
+        if not (window["mask"] == 1).any():
+            # with occluders alone labelled, every photo of its kind would be read as occluded
+            out["mask"] = before
     out["normal"] = disturbed(rng, out["normal"])
     photograph(rng, out)
     return out
