@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from augment import Occluders, paste, tinted
+from pasting import Occluders, occlude_window, place_of
 from relief_store import MAPS, UNKNOWN, WINDOW, open_set
 
 SHARES = {"photos": 0.5, "synthetic": 0.3, "profiles": 0.08, "masked": 0.12}
@@ -17,13 +16,12 @@ SIZES = {256: 0.85, 320: 0.1, 384: 0.05}  # px, and how often
 OCCLUDED = 0.5  # of the samples get something pasted
 SCALE = 0.16  # largest change of size, in logarithms: 0.85 to 1.17
 ROLL = math.radians(15)
+VISIBLE = 0.05  # how far a pixel may be covered and still show relief
 DROPPED_NORMALS = 0.05  # of the samples
 NORMAL_TILT = math.radians(1.5)  # standard deviations of the foundation's made-up errors
 NORMAL_SHIFT = 2.0  # px
 
 Sample = dict[str, np.ndarray]
-#: (rng, image (S, S, 3) uint8, mask (S, S) uint8, face (x, y, width) px): pastes in place
-Occlude = Callable[[np.random.Generator, np.ndarray, np.ndarray, tuple[float, float, float]], None]
 
 
 class Windows:
@@ -90,7 +88,7 @@ class Crops(torch.utils.data.IterableDataset):
         torch.set_num_threads(1)
         windows = Windows(self.folder, validation=False)
         chance = sampling_weights(windows.kind, self.shares)
-        occlude = occluder(self.occluders)
+        occluders = Occluders(self.occluders) if self.occluders else None
         worker = torch.utils.data.get_worker_info()  # the loader takes batches in turn from each
         step = self.start + (worker.id if worker else 0)
         while True:
@@ -101,34 +99,14 @@ class Crops(torch.utils.data.IterableDataset):
             while len(samples) < count:
                 window = windows.window(int(rng.choice(len(chance), p=chance)))
                 if (window["trust"] > 0).any() or (window["mask"] == 1).any():
-                    samples.append(make(rng, window, size, occlude))
+                    samples.append(make(rng, window, size, occluders))
             yield collate(samples)
             step += worker.num_workers if worker else 1
 
 
-def occluder(folder: Path | None) -> Occlude | None:
-    """What pastes the cut-outs of a folder over crops; None without a folder."""
-    if folder is None:
-        return None
-    images = Occluders(folder)
-
-    def occlude(rng, image, mask, face) -> None:
-        x, y, width = face
-        for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])):
-            kind = rng.choice(["hands", "objects", "glasses", "masks"], p=[0.4, 0.25, 0.2, 0.15])
-            cutout = tinted(rng, images.draw(rng, kind), 0.5)
-            at = np.array([x, y]) + width * rng.uniform(-0.5, 0.5, 2)
-            size, angle = width * rng.uniform(0.4, 1.2), rng.uniform(-math.pi, math.pi)
-            if kind in ("glasses", "masks"):
-                at = np.array([x, y + width * (0.3 if kind == "masks" else -0.15)])
-                size, angle = width * rng.uniform(0.7, 1.0), rng.normal(0, 0.15)
-            alpha = paste(image, cutout, at, size, angle, rng.random() < 0.5)
-            mask[alpha > 0.5] = 0
-
-    return occlude
-
-
-def make(rng: np.random.Generator, window: Sample, size: int, occlude: Occlude | None) -> Sample:
+def make(
+    rng: np.random.Generator, window: Sample, size: int, occluders: Occluders | None
+) -> Sample:
     """An augmented crop of a window (as Windows.window has it), `size` px square.
 
     Returns:
@@ -140,16 +118,27 @@ def make(rng: np.random.Generator, window: Sample, size: int, occlude: Occlude |
     # what lies beyond a photo is black, what lies beyond its crop is grey
     fill = 0 if rng.random() < 0.5 else 127
     out = transformed(window, m, size, drift=drift, fill=fill)
-    if occlude and rng.random() < OCCLUDED:
-        before = out["mask"].copy()
-        occlude(rng, out["image"], out["mask"], face_of(window["weight"], m))
-        out["trust"][(out["mask"] == 0) & (before != 0)] = 0
+    if occluders and rng.random() < OCCLUDED:
+        paste(rng, out, window["weight"], m, occluders)
         if not (window["mask"] == 1).any():
             # with occluders alone labelled, every photo of its kind would be read as occluded
-            out["mask"] = before
+            out["mask"][:] = UNKNOWN
     out["normal"] = disturbed(rng, out["normal"])
     photograph(rng, out)
     return out
+
+
+def paste(
+    rng: np.random.Generator,
+    sample: Sample,
+    weight: np.ndarray,
+    m: np.ndarray,
+    occluders: Occluders,
+) -> None:
+    """Covers the face of a sample that m made of a window with this weight, in place."""
+    place = place_of(weight).moved(m)
+    covered = occlude_window(rng, sample["image"], sample["mask"], place, occluders)
+    sample["trust"][covered > VISIBLE] = 0
 
 
 def placement(rng: np.random.Generator, weight: np.ndarray, size: int) -> np.ndarray:
@@ -212,17 +201,6 @@ def transformed(
         "trust": np.where(share > 0.5, warp(trust), np.uint8(0)),
         "mask": warp(window["mask"], cv2.INTER_NEAREST, UNKNOWN),
     }
-
-
-def face_of(weight: np.ndarray, m: np.ndarray) -> tuple[float, float, float]:
-    """Middle and width in px of the face, in a crop placed by m."""
-    rows, columns = np.flatnonzero(weight.any(1)), np.flatnonzero(weight.any(0))
-    if not len(rows):
-        rows = columns = np.array([0, WINDOW // 2 - 1])
-    middle = np.array([columns[0] + columns[-1], rows[0] + rows[-1]]) + 0.5
-    x, y = m[:, :2] @ middle + m[:, 2]
-    scale = math.sqrt(abs(np.linalg.det(m[:, :2])))
-    return float(x), float(y), float(2 * (columns[-1] - columns[0] + 1) * scale)
 
 
 def disturbed(rng: np.random.Generator, normal: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from bump_dataset import SHARES, Crops, Windows, clean, collate, face_of, inputs, occluder
+from bump_dataset import SHARES, Crops, Windows, clean, collate, inputs, paste
 from bump_loss import BumpLoss, differences
 from bump_network import SETTINGS, BumpNetwork
+from pasting import Occluders
 from preview import sheet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,7 +88,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Validation:
-    """Errors on held-out windows, whole and as they are; masks with pasted occluders as well.
+    """Errors on held-out windows, whole and as they are; masks under held-out occluders as well.
 
     Figures of relief come with those of no relief at all, masks' IoU clean and occluded.
     """
@@ -107,12 +108,10 @@ class Validation:
         samples = [clean(w) for w in stored]
         self.batch = collate(samples)
         self.hidden = None
-        occlude = occluder(options.occluders)
-        if occlude:
+        if options.occluders:
+            occluders = Occluders(options.occluders, held_out=True)
             for window, sample in zip(stored, samples, strict=True):
-                occlude(
-                    rng, sample["image"], sample["mask"], face_of(window["weight"], np.eye(2, 3))
-                )
+                paste(rng, sample, window["weight"], np.eye(2, 3), occluders)
             self.hidden = collate(samples)
 
     def __call__(self, network: nn.Module) -> dict[str, list[float]]:
