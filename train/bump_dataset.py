@@ -12,7 +12,8 @@ from pasting import Occluders, occlude_window, place_of
 from relief_store import MAPS, UNKNOWN, WINDOW, open_set
 
 SHARES = {"photos": 0.5, "synthetic": 0.3, "profiles": 0.08, "masked": 0.12}
-SIZES = {256: 0.85, 320: 0.1, 384: 0.05}  # px, and how often
+SIZES = {1.0: 0.85, 1.25: 0.1, 1.5: 0.05}  # of crops, and how often
+STRIDE = 64  # px: what the sizes of crops are multiples of
 OCCLUDED = 0.5  # of the samples get something pasted
 SCALE = 0.16  # largest change of size, in logarithms: 0.85 to 1.17
 ROLL = math.radians(15)
@@ -93,7 +94,8 @@ class Crops(torch.utils.data.IterableDataset):
         step = self.start + (worker.id if worker else 0)
         while True:
             rng = np.random.default_rng([self.seed, step])
-            size = self.size * int(rng.choice([*SIZES], p=[*SIZES.values()])) // 256
+            size = self.size * rng.choice([*SIZES], p=[*SIZES.values()])
+            size = STRIDE * int(size / STRIDE)
             count = max(1, round(self.batch * (self.size / size) ** 2))
             samples = []
             while len(samples) < count:

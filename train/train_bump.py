@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from bump_dataset import SHARES, Crops, Windows, clean, collate, inputs, paste
+from bump_dataset import SHARES, STRIDE, Crops, Windows, clean, collate, inputs, paste
 from bump_loss import BumpLoss, differences
 from bump_network import SETTINGS, BumpNetwork
 from pasting import Occluders
@@ -80,8 +80,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    if options.size % 64:
-        parser.error(f"--size: expected a multiple of 64, got {options.size}")
+    if options.size % STRIDE:
+        parser.error(f"--size: expected a multiple of {STRIDE}, got {options.size}")
     if not options.samples >= options.batch >= 1:
         parser.error("--batch: expected 1 to --samples")
     return options
