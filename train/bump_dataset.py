@@ -31,7 +31,7 @@ class Windows:
     def __init__(self, folder: Path, *, validation: bool) -> None:
         paths = sorted(folder.glob("*.npz"))
         if not paths:
-            raise SystemExit(f"no sets in {folder}: run relief_photos.py and relief_synthetic.py")
+            raise SystemExit(f"no sets in {folder}: run relief_photos.py and relief_synthesis.py")
         self.sets, rows, kinds, sizes = [], [], [], []
         for number, path in enumerate(paths):
             maps, entries = open_set(path.with_suffix(""))
