@@ -111,6 +111,15 @@ def weights_of(name: str) -> list[tuple[int, ...]]:
     return [tuple(p.shape) for key, p in network.named_parameters() if key.endswith("weight")]
 
 
+def test_networks_without_normals_see_the_photo_alone():
+    batch = bump_dataset.collate([bump_dataset.clean(window())])
+    x = bump_dataset.inputs(batch)
+    assert x.shape == (1, 5, SIDE, SIDE)
+    torch.testing.assert_close(bump_dataset.inputs(batch, 3), x[:, :3])
+    torch.testing.assert_close((x[0, :3, 9, 9] + 1) * 127.5, batch["image"][0, 9, 9].float())
+    torch.testing.assert_close(x[0, 3:, 180, 120] * 127, batch["normal"][0, 180, 120].float())
+
+
 def test_papers_settings_are_table_2_with_a_second_last_block():
     encoder = [(3, 16), (16, 16)]
     for c in (16, 32, 64, 128, 256, 512):

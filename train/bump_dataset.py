@@ -270,7 +270,9 @@ def collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(np.stack([s[k] for s in samples])) for k in samples[0]}
 
 
-def inputs(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(B, 5, H, W) of images and normals, channels last in memory."""
-    x = torch.cat([batch["image"] / 127.5 - 1, batch["normal"] / 127], 3)
+def inputs(batch: dict[str, torch.Tensor], channels: int = 5) -> torch.Tensor:
+    """(B, channels, H, W) of images and, with 5, normals; channels last in memory."""
+    x = batch["image"] / 127.5 - 1
+    if channels > 3:
+        x = torch.cat([x, batch["normal"] / 127], 3)
     return x.permute(0, 3, 1, 2)

@@ -47,7 +47,7 @@ def main() -> None:
             start,
             options.seed,
         ),
-        inputs,
+        lambda batch: inputs(batch, network.settings.inputs),
         judge,
     )
     if options.preview:
@@ -140,7 +140,7 @@ class Validation:
         for start in range(0, len(self.kind), 8):
             part = {k: batch[k][start : start + 8].to(self.device) for k in ("image", "normal")}
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                bump, logit = network(inputs(part))
+                bump, logit = network(inputs(part, network.settings.inputs))
             mask = F.interpolate(logit.sigmoid(), bump.shape[2:], mode="bilinear")
             outs.append((bump[:, 0].float().cpu(), mask[:, 0].float().cpu()))
         return tuple(torch.cat(x) for x in zip(*outs, strict=True))
