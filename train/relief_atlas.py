@@ -216,13 +216,15 @@ def splat(points: np.ndarray, values: np.ndarray) -> np.ndarray:
     at = texels(points)
     x0 = np.floor(at).astype(int)
     f = at - x0
-    out = np.zeros(HEIGHT * WIDTH)
+    places, shares = [], []
     for dx in (0, 1):
         for dy in (0, 1):
             x, y = x0[:, 0] + dx, x0[:, 1] + dy
             w = (f[:, 0] if dx else 1 - f[:, 0]) * (f[:, 1] if dy else 1 - f[:, 1])
             ok = (x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)
-            out += np.bincount((y * WIDTH + x)[ok], (w * values)[ok], HEIGHT * WIDTH)
+            places.append((y * WIDTH + x)[ok])
+            shares.append((w * values)[ok])
+    out = np.bincount(np.concatenate(places), np.concatenate(shares), HEIGHT * WIDTH)
     return out.reshape(HEIGHT, WIDTH).astype(np.float32)
 
 

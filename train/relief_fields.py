@@ -14,6 +14,8 @@ from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, Fields, Lines, smooth_curv
 
 MELANIN = np.array([0.55, 1.0, 1.25], np.float32)  # of a dark spot, per channel of log light
 BLOOD = np.array([0.1, 1.0, 0.85], np.float32)
+# Natural mottling of skin: scale of Fields, log contrast.
+MOTTLE = ((0, 0.012), (1, 0.018), (2, 0.02), (3, 0.02), (4, 0.022), (5, 0.025), (6, 0.03))
 GREY = np.array([1.0, 1.0, 1.0], np.float32)
 
 
@@ -166,7 +168,7 @@ class FaceMap:
             return np.array([eta[name + "Right"], eta[name + "Left"]])
 
         def amount(by_age: float, by_face: float) -> float:
-            return float(np.clip((by_age * age + by_face) * rng.uniform(0.35, 1.25), 0, 1.3))
+            return float(np.clip((by_age * age + by_face) * rng.uniform(0.55, 1.6), 0, 1.5))
 
         raised = max(eta["browInnerUp"], 0.9 * both("browOuterUp").max())
         squeeze = both("browDown").max()
@@ -340,17 +342,18 @@ class FaceMap:
     def brows(self, rng, color: np.ndarray) -> np.ndarray:
         """(H, W, 3) log factor of drawn hairs; color: log factor of a hair per channel."""
         points, values = [], []
+        s = np.linspace(0, 1, 18)
         for side in (-1, 1):
             low = np.array([self.lm(i, side) for i in (55, 65, 52, 53, 46)])
             up = np.array([self.lm(i, side) for i in (107, 66, 105, 63, 70)])
-            for _ in range(int(rng.integers(60, 200))):
-                t, c = rng.uniform(0, 1), rng.uniform(-0.1, 1.05)
-                start = _along(low, t) * (1 - c) + _along(up, t) * c
-                lean = np.array([side * 1.0, 1.6 - 2.2 * t - 1.0 * c])
-                end = start + lean / np.linalg.norm(lean) * rng.uniform(3, 7)
-                p, s = smooth_curve(np.array([start, (start + end) / 2 + rng.normal(0, 0.3, 2), end]))
-                points.append(p)
-                values.append(0.35 * (1 - 0.7 * s) * rng.uniform(0.4, 1.2))
+            count = int(rng.integers(60, 220))
+            t, c = rng.uniform(0, 1, count), rng.uniform(-0.1, 1.05, count)[:, None]
+            start = _along(low, t).T * (1 - c) + _along(up, t).T * c
+            lean = np.stack([np.full(count, side), 1.6 - 2.2 * t - c[:, 0]], 1)
+            lean *= (rng.uniform(3, 7, count) / np.linalg.norm(lean, axis=1))[:, None]
+            sag = rng.normal(0, 0.5, (count, 1, 2)) * (4 * s * (1 - s))[:, None]
+            points.append((start[:, None] + lean[:, None] * s[:, None] + sag).reshape(-1, 2))
+            values.append((rng.uniform(0.15, 0.5, (count, 1)) * (1 - 0.7 * s)).ravel())
         hairs = splat(np.concatenate(points), np.concatenate(values))
         hairs = np.minimum(cv2.GaussianBlur(hairs, (0, 0), 0.28 / TEXEL), 1.0)
         return hairs[..., None] * color.astype(np.float32)
@@ -372,15 +375,16 @@ class FaceMap:
 
     def mottle(self, rng) -> np.ndarray:
         """The colour that all skin has: blood and pigment in patches of many sizes."""
-        out = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-        for scale, gain in ((0, 0.012), (1, 0.018), (2, 0.02), (3, 0.02), (4, 0.022), (5, 0.025), (6, 0.03)):
-            for tint in (MELANIN, BLOOD):
-                out -= (gain * rng.uniform(0.1, 1.1)) * self.fields.draw(rng, scale)[..., None] * tint
-        red = self.cheeks + self.nose + 0.5 * self.chin
-        out -= (rng.uniform(0, 0.16) * red)[..., None] * BLOOD
-        dark = rng.uniform(0, 0.18) * self.under_eyes
-        out -= dark[..., None] * np.array([0.8, 1.0, 0.9], np.float32)
-        return out
+        dark, red = (
+            sum(
+                np.float32(gain * rng.uniform(0.1, 1.1)) * self.fields.draw(rng, scale)
+                for scale, gain in MOTTLE
+            )
+            for _ in range(2)
+        )
+        red += np.float32(rng.uniform(0, 0.16)) * (self.cheeks + self.nose + 0.5 * self.chin)
+        dark += np.float32(rng.uniform(0, 0.18)) * self.under_eyes
+        return np.dstack([-(m * dark + b * red) for m, b in zip(MELANIN, BLOOD, strict=True)])
 
     def pattern(self, rng) -> np.ndarray:
         """(H, W, 3) log factor of flat marks that look like relief or like nothing."""

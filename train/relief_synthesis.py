@@ -76,6 +76,16 @@ class Photo:
 
 
 @dataclass
+class LightSource:
+    """The main lamp."""
+
+    towards: np.ndarray  # (3,) unit, camera frame
+    soft: float  # how far its light reaches round edges, as a cosine
+    share: float  # of all light
+    reaches: np.ndarray  # (N,) 1 where no part of the head shades a vertex
+
+
+@dataclass
 class Target:
     """One row of a training set, in the window."""
 
@@ -145,6 +155,8 @@ class ReliefSynthesizer(Synthesizer):
         self.mean = mean
         self.is_face = self._is_face(mean)
         self.margin = self.wardrobe.margin
+        place = self.map.atlas.at[model.all_faces, 0]
+        self.seam = place.max(1) - place.min(1) > 200  # triangles at the back, where u jumps
         # What photos show as dark lines for other reasons than relief stays in their skins.
         a = self.map.atlas
         brows = sum(
@@ -205,7 +217,7 @@ class ReliefSynthesizer(Synthesizer):
         else:
             pitch, distance = 0.4 * pitch, max(distance, 900.0)
         rotation = view_rotation(yaw, pitch)
-        age = rng.uniform(0, 0.2) if rng.random() < 0.3 else rng.uniform(0.1, 1)
+        age = rng.uniform(0, 0.2) if rng.random() < 0.25 else rng.uniform(0.15, 1.1)
         eta = dict(zip(model.expression_names, expression.tolist(), strict=True))
         raised = np.float32(relief) * self.map.relief(rng, eta, age, self.scans)
         marks = np.float32(pattern) * self.map.pattern(rng)
@@ -284,27 +296,36 @@ class ReliefSynthesizer(Synthesizer):
 
         covered = np.flatnonzero(raster.triangle.ravel() >= 0)
         triangle = raster.triangle.ravel()[covered]
-        corners = faces[triangle]
+        corners = np.take(faces, triangle, 0)
         uv = raster.barycentric.reshape(-1, 2)[covered]
         weights = (uv[:, 0], uv[:, 1], 1 - uv[:, 0] - uv[:, 1])
-
-        def carried(values):
-            return sum(
-                w.reshape(-1, *[1] * (values.ndim - 1)) * values[c]
-                for w, c in zip(weights, corners.T, strict=True)
-            )
 
         def image_of(values, empty=0.0):
             out = np.full((side * side, *values.shape[1:]), empty, np.float32)
             out[covered] = values
             return out.reshape(side, side, *values.shape[1:])
 
+        # All that vertices carry to pixels, in one table.
+        count = len(points)
+        light = self._light_source(rng, at, normals, faces, np.unique(corners), distance)
+        table = np.zeros((count, 13), np.float32)
+        table[:, :3] = normals
+        table[:, 3:6] = decode(np.concatenate([colors] + [p.albedo for p in pieces]))
+        table[: len(head), 6:8] = atlas.at
+        table[: model.skin_vertex_count, 8] = model.face_weight
+        table[: len(head), 9] = self._faceness(colors, hair)
+        table[:, 10] = light.reaches
+        table[:, 11] = 1
+        table[: len(head), 11] = self.shelter[int(rng.random() < 0.5)]
+        table[len(head) :, 12] = np.concatenate([np.full(len(p.vertices), p.gloss) for p in pieces])
+        carried = np.take(table, corners[:, 0], 0) * weights[0][:, None]
+        carried += np.take(table, corners[:, 1], 0) * weights[1][:, None]
+        carried += np.take(table, corners[:, 2], 0) * weights[2][:, None]
         on_skin = corners[:, 0] < model.skin_vertex_count
         on_head = corners[:, 0] < len(head)
-        place = np.full((len(points), 2), -1e4, np.float32)
-        place[: model.skin_vertex_count] = atlas.at[: model.skin_vertex_count]
-        spot = carried(place)
-        spot[np.ptp(place[corners, 0], axis=1) > 200] = -1e4  # the seam at the back
+        spot = carried[:, 6:8]
+        seam = np.concatenate([self.seam, np.zeros(len(faces) - len(self.seam), bool)])
+        spot[seam[triangle] | ~on_skin] = -1e4
         spot = image_of(spot, -1e4)
 
         # Relief and colour of each pixel.
@@ -325,8 +346,8 @@ class ReliefSynthesizer(Synthesizer):
         skin = image_of(on_skin.astype(np.float32)) > 0
         relief[~skin] = 0
 
-        n = carried(normals)
-        n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
+        n = np.ascontiguousarray(carried[:, :3])
+        n *= (1 / np.maximum(np.sqrt((n * n) @ np.ones(3, np.float32)), 1e-6))[:, None]
         bent = self._bent(n, relief[..., 0], covered, mm)
         # along the viewing ray
         x = (self.pixels[0] + 0.5 - side / 2).ravel()[covered] / focal
@@ -337,15 +358,13 @@ class ReliefSynthesizer(Synthesizer):
         true = true.reshape(side, side)
 
         behind = background(rng, self.backgrounds, side)
-        albedo = np.concatenate([colors] + [p.albedo for p in pieces])
-        linear = carried(decode(albedo)) * np.exp(log_color.reshape(-1, 3)[covered])
-        irradiance, gloss = self._shine(
-            rng, behind, at, normals, faces, corners, carried, pieces, distance,
-            n, bent, relief, spot, covered, on_skin, on_head, image_of, mm, clean,
-        )  # fmt: skip
+        linear = carried[:, 3:6] * np.exp(log_color.reshape(-1, 3)[covered])
+        shine = (rng, behind, light, corners, carried, bent, relief, spot, covered, on_skin)
+        irradiance, gloss = self._shine(*shine, on_head, image_of, mm, clean)
         shaded = encode(linear * irradiance + gloss)
-        weight = image_of(carried(np.pad(model.face_weight, (0, len(points) - len(model.face_weight)))) * on_skin)
-        label = self._label(carried, corners, colors, hair, len(points), on_head)
+        weight = image_of(carried[:, 8] * on_skin)
+        label = np.where(carried[:, 9] > 0.7, 1, np.where(carried[:, 9] < 0.3, 0, UNKNOWN))
+        label[~on_head] = 0
 
         image = behind.reshape(-1, 3).astype(np.float32)
         if style is not None:
@@ -383,7 +402,7 @@ class ReliefSynthesizer(Synthesizer):
         weight = (5 * style.ragged) * near * (1 - near) * 2
         ragged = self.ragged[int(style.along == 2)]
         ragged = np.tile(ragged, (1, 2, 2))
-        x, y = rng.integers(0, 700, 2)
+        x, y = rng.integers(0, ragged.shape[1] - side, 2)
         at = self.pixels + ragged[:, y : y + side, x : x + side] * weight
         at = np.clip(at, 0, side - 1).astype(np.float32)
         return (
@@ -391,22 +410,19 @@ class ReliefSynthesizer(Synthesizer):
             cv2.remap(label, at[0], at[1], cv2.INTER_NEAREST),
         )
 
-    def _label(self, carried, corners, colors, hair, count, on_head):
-        """(n,) 1 face, 0 not, UNKNOWN in between."""
-        face = np.zeros(count, np.float32)
-        face[: len(self.is_face)] = self.is_face
-        if np.isfinite(hair).all():  # hair painted on the skin, or seen on it
-            skin = np.log(np.median(colors[: len(self.margin)][self.model.face_weight > 0.9], 0) + 4)
-            tone = np.log(np.maximum(hair, 0) + 4)
-            axis = tone - skin
-            c = np.log(np.maximum(colors[: len(self.margin)], 0) + 4) - skin
+    def _faceness(self, colors, hair):
+        """(V,) 1 on the head's face, 0 off it and under hair that is painted on it."""
+        face = self.is_face.copy()
+        if np.isfinite(hair).all():
+            count = len(self.margin)
+            skin = np.log(np.median(colors[:count][self.model.face_weight > 0.9], 0) + 4)
+            axis = np.log(np.maximum(hair, 0) + 4) - skin
+            c = np.log(np.maximum(colors[:count], 0) + 4) - skin
             share = (c @ axis) / max(float(axis @ axis), 0.05)
-            z, y = self.mean[: len(self.margin), 2], self.mean[: len(self.margin), 1]
+            y, z = self.mean[:count, 1], self.mean[:count, 2]
             hairy = (self.margin > -12) | ((y > 58) & (z > 40))
-            face[: len(self.margin)] *= np.where(hairy, 1 - smoothstep(0.25, 0.6, share), 1)
-        value = carried(face)
-        label = np.where(value > 0.7, 1, np.where(value < 0.3, 0, UNKNOWN))
-        return np.where(on_head, label, 0)
+            face[:count] *= np.where(hairy, 1 - smoothstep(0.25, 0.6, share), 1)
+        return face
 
     def _bent(self, n, relief, covered, mm):
         """(n, 3) normals of the displaced surface: n less the relief's gradient on the surface."""
@@ -419,15 +435,35 @@ class ReliefSynthesizer(Synthesizer):
         bx = ((1 + zy * zy) * gx - zx * zy * gy) * norm
         by = ((1 + zx * zx) * gy - zx * zy * gx) * norm
         g = np.stack([bx, by, bx * zx + by * zy], 1)
-        g *= 1 / np.maximum(np.linalg.norm(g, axis=1, keepdims=True) / 1.5, 1)
+        one = np.ones(3, np.float32)
+        g *= (1 / np.maximum(np.sqrt((g * g) @ one) / 1.5, 1))[:, None]
         out = n - g
-        return out / np.linalg.norm(out, axis=1, keepdims=True)
+        return out * (1 / np.sqrt((out * out) @ one))[:, None]
+
+    def _light_source(self, rng, at, normals, faces, used, distance) -> LightSource:
+        kind = rng.choice(["sky", "side", "flash", "window", "above"], p=[0.2, 0.26, 0.16, 0.25, 0.13])
+        side = rng.choice([-1, 1]) * rng.uniform(35, 85)
+        azimuth, elevation, soft, share = {
+            "sky": (rng.normal(0, 60), rng.normal(35, 20), rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.35)),
+            "side": (side, rng.normal(12, 18), rng.uniform(0, 0.15), rng.uniform(0.45, 0.85)),
+            "flash": (rng.normal(0, 9), rng.normal(6, 7), rng.uniform(0, 0.15), rng.uniform(0.5, 0.85)),
+            "window": (rng.normal(0, 45), rng.normal(22, 16), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.7)),
+            "above": (rng.normal(0, 30), rng.uniform(35, 75), rng.uniform(0.05, 0.4), rng.uniform(0.35, 0.75)),
+        }[str(kind)]  # fmt: skip
+        azimuth, elevation = np.radians([azimuth, elevation])
+        across = np.cos(elevation)
+        towards = [np.sin(azimuth) * across, -np.sin(elevation), -np.cos(azimuth) * across]
+        towards = np.array(towards, np.float32)
+        reaches = np.ones(len(at), np.float32)
+        reaches[used] = self._shadow(at, normals, faces, used, towards, distance)
+        return LightSource(towards, float(soft), float(share), reaches)
 
     def _shine(
-        self, rng, behind, at, normals, faces, corners, carried, pieces, distance,
-        n, bent, relief, spot, covered, on_skin, on_head, image_of, mm, clean,
+        self, rng, behind, light, corners, carried, bent, relief, spot, covered,
+        on_skin, on_head, image_of, mm, clean,
     ):  # fmt: skip
         """(n, 3) irradiance and gloss of the covered pixels; camera frame."""
+        to_light, soft, share = light.towards, np.float32(light.soft), light.share
         tint = np.clip(behind[::16, ::16].reshape(-1, 3).mean(0) + 20, 30, 255)
         tint = ((tint / tint.mean()) ** rng.uniform(0, 0.25)).astype(np.float32)
         x, y, z = np.ascontiguousarray(bent.T)
@@ -437,31 +473,13 @@ class ReliefSynthesizer(Synthesizer):
         sky = 1 + c[0] * x - c[1] * y - c[2] * z + c[3] * x * y + c[4] * x * z + c[5] * y * z
         sky += c[6] * (x * x - y * y) + c[7] * (3 * z * z - 1)
         sky = np.maximum(sky, np.float32(0.1))
-        shelter = np.ones(len(at), np.float32)
-        shelter[: len(self.open_sky)] = self.shelter[int(rng.random() < 0.5)]
-        sky *= carried(shelter)
+        sky *= carried[:, 11]
         hollow = np.clip(relief[..., 1].ravel()[covered], -0.35, 2.5)
-        depth_of_shade = np.float32(rng.uniform(0.45, 1.0))
+        depth_of_shade = np.float32(rng.uniform(0.6, 1.3))
         # light that bounces in a hollow of skin is red
         shade = np.exp(-depth_of_shade * hollow[:, None] * np.array([0.75, 1.0, 1.05], np.float32))
-        kind = rng.choice(["sky", "side", "flash", "window", "above"], p=[0.22, 0.24, 0.16, 0.25, 0.13])
-        azimuth, elevation, soft, share = {
-            "sky": (rng.normal(0, 60), rng.normal(35, 20), rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.35)),
-            "side": (rng.choice([-1, 1]) * rng.uniform(35, 85), rng.normal(12, 18), rng.uniform(0, 0.15), rng.uniform(0.45, 0.85)),
-            "flash": (rng.normal(0, 9), rng.normal(6, 7), rng.uniform(0, 0.15), rng.uniform(0.5, 0.85)),
-            "window": (rng.normal(0, 45), rng.normal(22, 16), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.7)),
-            "above": (rng.normal(0, 30), rng.uniform(35, 75), rng.uniform(0.05, 0.4), rng.uniform(0.35, 0.75)),
-        }[kind]  # fmt: skip
-        azimuth, elevation = np.radians([azimuth, elevation])
-        to_light = np.array(
-            [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), -np.cos(azimuth) * np.cos(elevation)],
-            np.float32,
-        )  # fmt: skip
         direct = np.maximum((bent @ to_light + soft) / (1 + soft), 0)
-        used = np.unique(corners)
-        lit = np.ones(len(at), np.float32)
-        lit[used] = self._shadow(at, normals, faces, used, to_light, distance)
-        lit = image_of(carried(lit))
+        lit = image_of(carried[:, 10])
         lit = cv2.GaussianBlur(lit, (0, 0), (0.7 + 9 * soft) / mm)
         if rng.random() < 0.1 and not clean:  # the edge of a shadow of something out of the picture
             lit = lit * self._edge(rng)
@@ -470,10 +488,10 @@ class ReliefSynthesizer(Synthesizer):
         irradiance = (sky * np.float32(1 - share))[:, None] * tint * shade
         irradiance += (direct[:, None] * shade ** np.float32(0.35)) * key
         if rng.random() < 0.3:  # a weaker lamp from another side
-            a = azimuth + np.radians(rng.uniform(90, 270))
+            a = np.arctan2(to_light[0], -to_light[2]) + np.radians(rng.uniform(90, 270))
             rim = np.array([np.sin(a), -0.2, -np.cos(a)], np.float32)
             rim /= np.linalg.norm(rim)
-            irradiance += np.maximum(bent @ rim, 0)[:, None] * rng.uniform(0.1, 0.6) * tint
+            irradiance += np.maximum(bent @ rim, 0)[:, None] * (np.float32(rng.uniform(0.1, 0.6)) * tint)
         # Scattering below the skin.
         on = image_of(on_skin.astype(np.float32))
         for i, (part, reach) in enumerate(SCATTER):
@@ -496,8 +514,7 @@ class ReliefSynthesizer(Synthesizer):
         oil = rng.uniform(0, 0.3) if rng.random() < 0.5 else rng.uniform(0, 0.06)
         sharp = lobe ** np.float32(rng.uniform(22, 70))
         gloss = sheen + (oil * (0.25 + oily) + rng.uniform(0, 0.25) * lips) * sharp
-        plain = np.concatenate([np.zeros(len(self.open_sky), np.float32)] + [np.full(len(p.vertices), p.gloss, np.float32) for p in pieces])
-        gloss = np.where(on_skin, gloss, carried(plain) * lobe**10)
+        gloss = np.where(on_skin, gloss, carried[:, 12] * lobe**10)
         eyes = np.flatnonzero(self.eyes[np.minimum(corners[:, 0], len(self.eyes) - 1)] & on_head)
         gloss[eyes] = 0.5 * lobe[eyes] ** 120
         gloss *= np.clip(1.5 * direct, 0, 1) * (0.3 + share) * np.minimum(shade[:, 1], 1.1)
@@ -610,7 +627,7 @@ class TargetMaker:
         true = (true - np.median(true[both])) * (mm / true_mm)
         gap = true - (depth - middle)
         # Trust: skin that both show, off the edges of either.
-        steep = np.minimum(slope_weight(np.where(region, depth, np.inf), mm),
+        steep = np.minimum(slope_weight(depth, mm),
                            slope_weight(np.where(seen, true, np.inf), mm))  # fmt: skip
         trust = np.where(both & (flesh > 0.99) & inside, steep, 0).astype(np.float32)
         sure = trust > 0.5
@@ -691,8 +708,8 @@ def slope_weight(depth: np.ndarray, mm: float) -> np.ndarray:
     smooth = cv2.GaussianBlur(z, (0, 0), 0.8)
     kernel = np.ones((3, 3))
     step = (cv2.dilate(smooth, kernel) - cv2.erode(smooth, kernel)) / (2 * mm)
-    good = np.where(cv2.erode(there.astype(np.uint8), kernel) > 0, np.clip((3.2 - step) / 1.2, 0, 1), 0)
-    good = cv2.erode(good.astype(np.float32), np.ones((5, 5)))
+    good = np.where(cv2.erode(there.astype(np.uint8), kernel) > 0, np.clip((4.2 - step) / 1.4, 0, 1), 0)
+    good = cv2.erode(good.astype(np.float32), np.ones((3, 3)))
     return cv2.blur(good, (5, 5)) * (good > 0)
 
 
