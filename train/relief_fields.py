@@ -412,9 +412,9 @@ class FaceMap:
         if rng.random() < 0.35:  # blotches
             n = np.clip(f.draw(rng, int(rng.integers(4, 8))), 0, 2.5)
             add(rng.uniform(0.03, 0.15) * n, BLOOD if rng.random() < 0.6 else MELANIN)
-        if rng.random() < 0.08:  # pale patches
-            edge = np.clip((f.draw(rng, int(rng.integers(5, 8))) - 1.1) * 5, 0, 1)
-            add(-rng.uniform(0.1, 0.6) * edge, MELANIN)
+        if rng.random() < 0.05:  # pale patches
+            edge = np.clip((f.draw(rng, int(rng.integers(4, 8))) - 1.3) * rng.uniform(2, 5), 0, 1)
+            add(-rng.uniform(0.05, 0.35) * edge, MELANIN)
         if rng.random() < 0.2:  # lines painted where wrinkles run, or anywhere
             add(self._painted_lines(rng), MELANIN if rng.random() < 0.5 else GREY)
         if rng.random() < 0.12:  # veins

@@ -844,7 +844,7 @@ def main() -> None:
         model,
         options.data,
         options.out / "synthesis_cache",
-        supersample=2.0 if options.bench else 1.5,
+        supersample=2.0 if options.bench else 1.35,
     )
     if options.bench:
         write_bench(synthesizer, options.bench)
