@@ -633,7 +633,10 @@ class TargetMaker:
         sure = trust > 0.5
         if sure.sum() < 3000:
             return None
-        gap -= np.median(gap[sure])
+        # a tilt between the two is of no account: `band` removes it
+        y, x = np.mgrid[:CROP, :CROP].astype(np.float32) / CROP
+        plane = np.stack([np.ones_like(x), x, y], -1)
+        gap -= plane @ np.linalg.lstsq(plane[sure][::20], gap[sure][::20], rcond=None)[0]
         if np.percentile(np.abs(gap[sure]), 99.5) > MAX_OFF:
             return None
         # unknown pixels get what is round them, so that the average is that of what is known
