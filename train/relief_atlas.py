@@ -58,7 +58,9 @@ class Atlas:
         at = [interpolate(self.raster, skin[:, i], self.faces) for i in range(3)]
         self.position = np.stack(at, -1)
         normal = vertex_normals(skin, model.faces)
-        normal = np.stack([interpolate(self.raster, normal[:, i], self.faces) for i in range(3)], -1)
+        normal = np.stack(
+            [interpolate(self.raster, normal[:, i], self.faces) for i in range(3)], -1
+        )
         self.normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         self.weight = interpolate(self.raster, model.face_weight, self.faces)
         # Texels stretch on sides of the nose and below the chin: no fine relief there.
@@ -178,9 +180,7 @@ class Lines:
 
     def paint(self) -> np.ndarray:
         out = np.zeros((HEIGHT, WIDTH), np.float32)
-        for sigma, points, strengths in zip(
-            self.SIGMAS, self.points, self.strengths, strict=True
-        ):
+        for sigma, points, strengths in zip(self.SIGMAS, self.points, self.strengths, strict=True):
             if points:
                 layer = splat(np.concatenate(points), np.concatenate(strengths) * STEP / TEXEL)
                 s = sigma / TEXEL

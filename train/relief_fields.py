@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, Fields, Lines, smooth_curve, splat, spots
+from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, Fields, Lines, splat, spots
 
 MELANIN = np.array([0.55, 1.0, 1.25], np.float32)  # of a dark spot, per channel of log light
 BLOOD = np.array([0.1, 1.0, 0.85], np.float32)
@@ -78,9 +78,7 @@ class FaceMap:
                 u = side * (rng.uniform(3.5, 8) + 5 * k)
                 top = rng.uniform(48, 60)
                 lean = side * rng.uniform(-1, 4)
-                out.append(
-                    jitter(rng, [[u - 0.4 * lean, 37], [u, 43], [u + 0.3 * lean, top]], 0.5)
-                )
+                out.append(jitter(rng, [[u - 0.4 * lean, 37], [u, 43], [u + 0.3 * lean, top]], 0.5))
         if rng.random() < 0.5:
             out = out[int(rng.integers(1, len(out))) :]
         return out
@@ -95,7 +93,9 @@ class FaceMap:
 
     def bunny_lines(self, rng, side: int) -> list[np.ndarray]:
         return [
-            jitter(rng, [[side * 6, 17 - 4 * k], [side * 10, 19 - 4 * k], [side * 14, 18 - 4 * k]], 0.4)
+            jitter(
+                rng, [[side * 6, 17 - 4 * k], [side * 10, 19 - 4 * k], [side * 14, 18 - 4 * k]], 0.4
+            )
             for k in range(int(rng.integers(1, 4)))
         ]
 
@@ -125,7 +125,7 @@ class FaceMap:
     def tear_trough(self, rng, side: int, reach: float) -> np.ndarray:
         start = self.lm(133, side) + [side * 0.5, -5.0]
         way = np.array([[0, 0], [5, -6], [12, -10.5], [21, -12], [29, -9]])
-        return jitter(rng, start + way[: 3 + int(round(2 * reach))] * [side, 1], 0.5)
+        return jitter(rng, start + way[: 3 + round(2 * reach)] * [side, 1], 0.5)
 
     def nasolabial(self, rng, side: int, out: float = 0.0) -> np.ndarray:
         ala, corner = self.lm(129, side), self.lm(61, side)
@@ -167,8 +167,10 @@ class FaceMap:
         def both(name: str) -> np.ndarray:
             return np.array([eta[name + "Right"], eta[name + "Left"]])
 
+        deep = float(np.exp(rng.normal(0.1, 0.25)))  # of this skin
+
         def amount(by_age: float, by_face: float) -> float:
-            return float(np.clip((by_age * age + by_face) * rng.uniform(0.55, 1.6), 0, 1.5))
+            return float(np.clip((by_age * age + by_face) * rng.uniform(0.55, 1.6) * deep, 0, 1.8))
 
         raised = max(eta["browInnerUp"], 0.9 * both("browOuterUp").max())
         squeeze = both("browDown").max()
@@ -192,7 +194,6 @@ class FaceMap:
         if (s := amount(0.45, 0.5 * squeeze + 0.5 * sneer.max())) > 0.15:
             for curve in self.root_lines(rng):
                 lines.add(rng, curve, s * rng.uniform(0.15, 0.5), int(rng.integers(1, 4)))
-        lift = rng.normal(0, 0.5, 2)
         for k, side in enumerate((-1, 1)):
             if (s := amount(0.15, 0.9 * sneer[k])) > 0.15:
                 for curve in self.bunny_lines(rng, side):
@@ -207,11 +208,22 @@ class FaceMap:
                     curve = self.under_eye(rng, side, float(drop))
                     cut = int(rng.integers(0, 2))
                     depth = s * rng.uniform(0.08, 0.35)
-                    lines.add(rng, curve[cut : 5 - int(rng.integers(0, 2))], depth, int(rng.integers(0, 3)))
+                    lines.add(
+                        rng,
+                        curve[cut : 5 - int(rng.integers(0, 2))],
+                        depth,
+                        int(rng.integers(0, 3)),
+                    )
             if (s := amount(0.9, 0.15)) > 0.15:  # bags
                 depth = s * rng.uniform(0.2, 1.0)
                 reach = rng.random()
-                soft.add(rng, self.tear_trough(rng, side, reach), depth, int(rng.integers(3, 6)), shoulders=0)
+                soft.add(
+                    rng,
+                    self.tear_trough(rng, side, reach),
+                    depth,
+                    int(rng.integers(3, 6)),
+                    shoulders=0,
+                )
                 bag = self.under_eye(rng, side, rng.uniform(3.5, 6))
                 soft.ridge(rng, bag, s * rng.uniform(0.2, 1.5), int(rng.integers(4, 6)))
                 if rng.random() < 0.6:
@@ -224,7 +236,13 @@ class FaceMap:
                 width = int(rng.integers(2, 6))
                 soft.add(rng, fold, depth, width, taper=0.3, shoulders=0)
                 if age > 0.3 or rng.random() < 0.3:  # a sharp line at the bottom of the fold
-                    lines.add(rng, fold, depth * rng.uniform(0.1, 0.35), int(rng.integers(0, 3)), shoulders=0.1)
+                    lines.add(
+                        rng,
+                        fold,
+                        depth * rng.uniform(0.1, 0.35),
+                        int(rng.integers(0, 3)),
+                        shoulders=0.1,
+                    )
                 beside = fold + [side * rng.uniform(5, 8), rng.uniform(0, 2.5)]
                 soft.ridge(rng, beside, depth * rng.uniform(0.4, 1.1), 6)
             if (s := amount(0.3, 0.9 * smile[k])) > 0.25:
@@ -233,12 +251,21 @@ class FaceMap:
                     lines.add(rng, line, s * rng.uniform(0.1, 0.5), int(rng.integers(1, 4)))
             if (s := amount(0.85, 0.4 * both("mouthFrown")[k])) > 0.15:
                 line = self.marionette(rng, side)
-                soft.add(rng, line, s * rng.uniform(0.3, 1.2), int(rng.integers(1, 5)), shoulders=0.1)
+                soft.add(
+                    rng, line, s * rng.uniform(0.3, 1.2), int(rng.integers(1, 5)), shoulders=0.1
+                )
                 jowl = line[1:] + [side * rng.uniform(5, 9), -2]
                 soft.ridge(rng, jowl, s * rng.uniform(0.1, 1.0), 6)
             if rng.random() < 0.1 + 0.1 * smile[k]:  # dimple
                 at = self.lm(61, side) + [side * rng.uniform(7, 14), rng.uniform(-2, 6)]
                 soft.add(rng, at + [[0, -4], [0.5, 0], [0, 4]], rng.uniform(0.3, 1.2), 4)
+            if (s := amount(0.7, 0.3 * smile[k])) > 0.5:  # long lines down the cheek
+                for _ in range(int(rng.integers(1, 7))):
+                    way = np.array([[47, 6], [53, -6], [54, -20], [50, -36]]) * [side, 1]
+                    way = jitter(rng, way, 1.2) + [side * rng.uniform(-12, 8), rng.uniform(-22, 10)]
+                    cut = int(rng.integers(0, 2))
+                    depth = s * rng.uniform(0.06, 0.3)
+                    lines.add(rng, way[cut:], depth, int(rng.integers(0, 4)), shoulders=0.5)
             if rng.random() < 0.7 * age:  # hollow cheek and its upper edge
                 way = np.array([[36, -4], [44, -14], [50, -28], [50, -44]]) * [side, 1]
                 soft.add(rng, jitter(rng, way, 2), rng.uniform(0.2, 0.9) * age, 6, shoulders=0)
@@ -246,7 +273,9 @@ class FaceMap:
             soft.ridge(rng, jitter(rng, brow, 0.6), rng.normal(0.3, 0.5), 5)
         # lips and chin
         if rng.random() < 0.85:
-            soft.add(rng, self.mental(rng), rng.uniform(0.1, 1.0), int(rng.integers(3, 7)), shoulders=0.2)
+            soft.add(
+                rng, self.mental(rng), rng.uniform(0.1, 1.0), int(rng.integers(3, 7)), shoulders=0.2
+            )
         if (s := amount(0.9, 0.25 * eta["mouthPucker"])) > 0.25:  # lines across the lips' border
             self._radial(rng, lines, s)
         self._lip_creases(rng, lines, rng.uniform(0.03, 0.2) * (1 + age))
@@ -255,7 +284,9 @@ class FaceMap:
             soft.ridge(rng, [[2.8, -24], [3.2, -34]], rng.uniform(0.1, 0.5), 4)
         out = lines.paint() + soft.paint()
         if rng.random() < 0.2:
-            out -= rng.uniform(0.2, 1.3) * a.blob(rng.normal(0, 1), -76, rng.uniform(1, 2.5), rng.uniform(1.5, 4))
+            out -= rng.uniform(0.2, 1.3) * a.blob(
+                rng.normal(0, 1), -76, rng.uniform(1, 2.5), rng.uniform(1.5, 4)
+            )
         if rng.random() < 0.2 + 0.3 * eta["mouthShrugLower"]:  # chin like orange peel
             out += self.chin * rng.uniform(0.05, 0.2) * f.draw(rng, int(rng.integers(3, 5)))
 
@@ -268,9 +299,16 @@ class FaceMap:
         if age > 0.25 and rng.random() < 0.8:
             crinkle = (age - 0.2) * rng.uniform(0.1, 0.5)
             n = f.draw_flat(rng, int(rng.integers(0, 3)))
-            out -= crinkle * 0.5 * _creases(n) * np.clip(self.under_eyes + 0.7 * self.forehead, 0, 1)
+            out -= (
+                crinkle * 0.5 * _creases(n) * np.clip(self.under_eyes + 0.7 * self.forehead, 0, 1)
+            )
             n = f.draw(rng, int(rng.integers(3, 5)))
-            out -= crinkle * 0.7 * _creases(n) * np.clip(self.cheeks + self.outer_eyes + self.jowls, 0, 1)
+            out -= (
+                crinkle
+                * 0.7
+                * _creases(n)
+                * np.clip(self.cheeks + self.outer_eyes + self.jowls, 0, 1)
+            )
             n = f.draw_steep(rng, int(rng.integers(0, 3)))
             out -= crinkle * 0.5 * _creases(n) * np.clip(self.jowls + 0.6 * self.round_mouth, 0, 1)
         # fine texture and pores
@@ -302,20 +340,29 @@ class FaceMap:
 
     def _lip_creases(self, rng, lines: Lines, depth: float) -> None:
         m = self.atlas.landmarks
-        for out, inn in (([61, 40, 37, 0, 267, 270, 291], [78, 81, 82, 13, 312, 311, 308]),
-                         ([61, 91, 84, 17, 314, 321, 291], [78, 178, 87, 14, 317, 402, 308])):  # fmt: skip
+        upper = [61, 40, 37, 0, 267, 270, 291], [78, 81, 82, 13, 312, 311, 308]
+        lower = [61, 91, 84, 17, 314, 321, 291], [78, 178, 87, 14, 317, 402, 308]
+        for out, inn in (upper, lower):
             for t in np.sort(rng.uniform(0.12, 0.88, int(rng.integers(8, 26)))):
                 a, b = _along(m[out], t), _along(m[inn], t)
                 ends = rng.uniform(0, 0.3), rng.uniform(0.7, 1)
                 p, q = a + ends[0] * (b - a), a + ends[1] * (b - a)
                 middle = (p + q) / 2 + rng.normal(0, 0.25, 2)
-                lines.add(rng, [p, middle, q], depth * rng.uniform(0.3, 1.5), int(rng.integers(0, 2)), shoulders=0.2)
+                lines.add(
+                    rng,
+                    [p, middle, q],
+                    depth * rng.uniform(0.3, 1.5),
+                    int(rng.integers(0, 2)),
+                    shoulders=0.2,
+                )
 
     def _marks(self, rng) -> np.ndarray:
         """Raised moles, pimples, pits and scars."""
         at, height, radius = [], [], []
 
-        def put(count: int, h: tuple[float, float], r: tuple[float, float], spread=(34, 30)) -> None:
+        def put(
+            count: int, h: tuple[float, float], r: tuple[float, float], spread=(34, 30)
+        ) -> None:
             at.append(rng.normal([0, -8], spread, (count, 2)))
             height.append(rng.uniform(*h, count))
             radius.append(rng.uniform(*r, count))
@@ -333,7 +380,9 @@ class FaceMap:
             lines = Lines()
             p, d = rng.normal([0, 0], [35, 35]), rng.normal(0, 9, 2)
             curve = jitter(rng, [p - d, p, p + d], 1.0)
-            lines.add(rng, curve, rng.choice([-1, 1]) * rng.uniform(0.15, 0.8), int(rng.integers(1, 5)))
+            lines.add(
+                rng, curve, rng.choice([-1, 1]) * rng.uniform(0.15, 0.8), int(rng.integers(1, 5))
+            )
             out += lines.paint()
         return out
 
@@ -400,7 +449,9 @@ class FaceMap:
             return spots(at, rng.uniform(*strength, count), rng.uniform(*radius, count))
 
         if rng.random() < 0.3:
-            add(np.minimum(dots(int(rng.integers(20, 600)), (0.08, 0.5), (0.35, 1.2)), 0.9), MELANIN)
+            add(
+                np.minimum(dots(int(rng.integers(20, 600)), (0.08, 0.5), (0.35, 1.2)), 0.9), MELANIN
+            )
         if rng.random() < 0.45:
             add(np.minimum(dots(int(rng.integers(1, 12)), (0.4, 1.6), (0.5, 1.6)), 1.6), MELANIN)
         if rng.random() < 0.3:  # red spots
@@ -430,7 +481,10 @@ class FaceMap:
             add(rng.uniform(0, 0.3) * self.cheeks, BLOOD)
         if rng.random() < 0.25:  # lipstick
             lips = np.clip(1.2 * self.atlas.lips, 0, 1)
-            add(rng.uniform(0.1, 0.9) * lips, np.array([rng.uniform(-0.2, 0.5), 1.0, 0.75], np.float32))
+            add(
+                rng.uniform(0.1, 0.9) * lips,
+                np.array([rng.uniform(-0.2, 0.5), 1.0, 0.75], np.float32),
+            )
         if rng.random() < 0.06:  # drawn or tattooed
             lines = Lines()
             for _ in range(int(rng.integers(1, 5))):
@@ -441,7 +495,12 @@ class FaceMap:
         if rng.random() < 0.1:  # colour of scars
             lines = Lines()
             p, d = rng.normal([0, 0], [35, 35]), rng.normal(0, 9, 2)
-            lines.ridge(rng, jitter(rng, [p - d, p, p + d], 1), rng.uniform(-0.3, 0.3), int(rng.integers(2, 5)))
+            lines.ridge(
+                rng,
+                jitter(rng, [p - d, p, p + d], 1),
+                rng.uniform(-0.3, 0.3),
+                int(rng.integers(2, 5)),
+            )
             add(lines.paint(), BLOOD)
         if rng.random() < 0.12:  # dark pores
             dots_ = np.maximum(f.draw(rng, 0) - 1.2, 0) * (self.nose + 0.4 * self.cheeks)

@@ -6,7 +6,7 @@ depth less that of the estimated foundation.
 
     python train/relief_synthesis.py --data ../shared/data --out ../train-data --sets 7
     python train/relief_synthesis.py --data ../shared/data --out ../train-data --sheet sheet.png
-    python train/relief_synthesis.py --data ../shared/data --out ../train-data --bench relief_bench.npz
+    python train/relief_synthesis.py --data ../shared/data --out ../train-data --bench bench.npz
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class ReliefSynthesizer(Synthesizer):
 
     Args:
         supersample: pixels drawn per pixel of the photo, along each side.
+        scans: mix in relief of scans; data then has scans/.
     """
 
     def __init__(
@@ -136,7 +137,8 @@ class ReliefSynthesizer(Synthesizer):
         photo_skins: int = N_PHOTO_SKINS,
         painted_skins: int = N_PAINTED_SKINS,
         backgrounds: int = N_BACKGROUNDS,
-        supersample: float = 1.5,
+        supersample: float = 1.35,
+        scans: bool = True,
     ) -> None:
         super().__init__(
             model,
@@ -149,7 +151,7 @@ class ReliefSynthesizer(Synthesizer):
         self.side = round(PHOTO * supersample)
         self.pixels = np.stack(np.meshgrid(*2 * [np.arange(self.side, dtype=np.float32)]))
         self.map = FaceMap(Atlas(model))
-        self.scans = load_scan_relief(cache, model, data, self.map.atlas)
+        self.scans = load_scan_relief(cache, model, data, self.map.atlas) if scans else None
         self.low = self.map.atlas.low()
         mean = model.vertices(threads=1)
         self.mean = mean
@@ -171,9 +173,11 @@ class ReliefSynthesizer(Synthesizer):
 
     def _is_face(self, mean: np.ndarray) -> np.ndarray:
         """(V,) float32 1 face, ears, and what lies in eyes and mouth; 0 neck and scalp."""
-        x, y, z = mean.T
+        _, y, z = mean.T
         # the lower edge of the jaw, seen from the side
-        jaw = np.interp(z, [-5, 10, 35, 42, 60, 75, 90, 100], [-42, -44, -44, -52, -68, -78, -86, -88])
+        jaw = np.interp(
+            z, [-5, 10, 35, 42, 60, 75, 90, 100], [-42, -44, -44, -52, -68, -78, -86, -88]
+        )
         out = smoothstep(-9, 0, y - jaw) * smoothstep(-32, -22, z)
         top = smoothstep(-14, 6, -(self.wardrobe.margin))
         out[: len(top)] *= top
@@ -260,12 +264,16 @@ class ReliefSynthesizer(Synthesizer):
         near = cv2.GaussianBlur(low, (0, 0), 5 / mm)
         # robust: an average of skin, not of brows and lips
         plain = np.clip(1 - self.kept, 0.02, 1) * np.exp(-np.maximum(near - low, 0) * 3)
-        near = cv2.GaussianBlur(low * plain, (0, 0), 4 / mm) / cv2.GaussianBlur(plain, (0, 0), 4 / mm)
+        near = cv2.GaussianBlur(low * plain, (0, 0), 4 / mm) / cv2.GaussianBlur(
+            plain, (0, 0), 4 / mm
+        )
         wide = cv2.GaussianBlur(near * plain, (0, 0), 22 / mm)
         wide /= cv2.GaussianBlur(plain, (0, 0), 22 / mm)
         fine, broad = rng.uniform(0, 0.15), rng.uniform(0.2, 0.6)
         change = (fine - 1) * (low - near) * (1 - self.kept) + (broad - 1) * (near - wide)
-        return cv2.resize(change.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(
+            change.astype(np.float32), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
+        )
 
     def _render(self, rng, head, pose, distance, raised, marks, held_out, clean, yaw, pitch):
         model, atlas, side = self.model, self.map.atlas, self.side
@@ -287,7 +295,9 @@ class ReliefSynthesizer(Synthesizer):
             [model.all_faces] + [p.faces + s for p, s in zip(pieces, starts, strict=False)]
         ).astype(np.int32)
         turn = pose[:3, :3].astype(np.float32)
-        normals = np.concatenate([normals] + [p.normals for p in pieces]).astype(np.float32) @ turn.T
+        normals = (
+            np.concatenate([normals] + [p.normals for p in pieces]).astype(np.float32) @ turn.T
+        )
         at = np.ascontiguousarray(points @ turn.T + pose[:3, 3], np.float32)
         focal = distance * PX_PER_MM * side / PHOTO
         camera = Camera(focal, focal, side / 2, side / 2, side, side)
@@ -307,7 +317,10 @@ class ReliefSynthesizer(Synthesizer):
 
         # All that vertices carry to pixels, in one table.
         count = len(points)
-        light = self._light_source(rng, at, normals, faces, np.unique(corners), distance)
+        is_seen = np.zeros(count, bool)
+        is_seen[corners] = True
+        seen = np.flatnonzero(is_seen)
+        light = self._light_source(rng, at, normals, faces, seen, distance)
         table = np.zeros((count, 13), np.float32)
         table[:, :3] = normals
         table[:, 3:6] = decode(np.concatenate([colors] + [p.albedo for p in pieces]))
@@ -385,7 +398,9 @@ class ReliefSynthesizer(Synthesizer):
             image, label = self._fray_both(rng, image, label, hairs, style)
         size = (PHOTO, PHOTO)
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        unknown = cv2.resize((label == UNKNOWN).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        unknown = cv2.resize(
+            (label == UNKNOWN).astype(np.float32), size, interpolation=cv2.INTER_AREA
+        )
         face = cv2.resize((label == 1).astype(np.float32), size, interpolation=cv2.INTER_AREA)
         mask = np.where(unknown > 0.5, UNKNOWN, face > 0.5).astype(np.uint8)
         image = photographed(rng, image, clean)
@@ -441,15 +456,21 @@ class ReliefSynthesizer(Synthesizer):
         return out * (1 / np.sqrt((out * out) @ one))[:, None]
 
     def _light_source(self, rng, at, normals, faces, used, distance) -> LightSource:
-        kind = rng.choice(["sky", "side", "flash", "window", "above"], p=[0.2, 0.26, 0.16, 0.25, 0.13])
-        side = rng.choice([-1, 1]) * rng.uniform(35, 85)
-        azimuth, elevation, soft, share = {
-            "sky": (rng.normal(0, 60), rng.normal(35, 20), rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.35)),
-            "side": (side, rng.normal(12, 18), rng.uniform(0, 0.15), rng.uniform(0.45, 0.85)),
-            "flash": (rng.normal(0, 9), rng.normal(6, 7), rng.uniform(0, 0.15), rng.uniform(0.5, 0.85)),
-            "window": (rng.normal(0, 45), rng.normal(22, 16), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.7)),
-            "above": (rng.normal(0, 30), rng.uniform(35, 75), rng.uniform(0.05, 0.4), rng.uniform(0.35, 0.75)),
-        }[str(kind)]  # fmt: skip
+        kinds = [  # azimuth and elevation in degrees, softness, share of the light
+            # an open sky, a lamp from the side, a flash, a window, the sun or a ceiling
+            (rng.normal(0, 60), rng.normal(35, 20), (0.3, 0.8), (0.05, 0.35)),
+            (
+                rng.choice([-1, 1]) * rng.uniform(35, 85),
+                rng.normal(12, 18),
+                (0, 0.15),
+                (0.45, 0.85),
+            ),
+            (rng.normal(0, 9), rng.normal(6, 7), (0, 0.15), (0.5, 0.85)),
+            (rng.normal(0, 45), rng.normal(22, 16), (0.2, 0.6), (0.3, 0.7)),
+            (rng.normal(0, 30), rng.uniform(35, 75), (0.05, 0.4), (0.35, 0.75)),
+        ]
+        azimuth, elevation, soft, share = kinds[rng.choice(5, p=[0.2, 0.26, 0.16, 0.25, 0.13])]
+        soft, share = rng.uniform(*soft), rng.uniform(*share)
         azimuth, elevation = np.radians([azimuth, elevation])
         across = np.cos(elevation)
         towards = [np.sin(azimuth) * across, -np.sin(elevation), -np.cos(azimuth) * across]
@@ -491,7 +512,9 @@ class ReliefSynthesizer(Synthesizer):
             a = np.arctan2(to_light[0], -to_light[2]) + np.radians(rng.uniform(90, 270))
             rim = np.array([np.sin(a), -0.2, -np.cos(a)], np.float32)
             rim /= np.linalg.norm(rim)
-            irradiance += np.maximum(bent @ rim, 0)[:, None] * (np.float32(rng.uniform(0.1, 0.6)) * tint)
+            irradiance += np.maximum(bent @ rim, 0)[:, None] * (
+                np.float32(rng.uniform(0.1, 0.6)) * tint
+            )
         # Scattering below the skin.
         on = image_of(on_skin.astype(np.float32))
         for i, (part, reach) in enumerate(SCATTER):
@@ -508,8 +531,12 @@ class ReliefSynthesizer(Synthesizer):
         # Highlights: a broad lobe and a sharp oily one, on the half vector of light and eye.
         half = to_light + np.array([0, 0, -1], np.float32)
         lobe = np.maximum(bent @ (half / np.linalg.norm(half)), 0)
-        oily = cv2.remap(self.map.oily, spot[..., 0], spot[..., 1], cv2.INTER_LINEAR).ravel()[covered]
-        lips = cv2.remap(self.map.atlas.lips, spot[..., 0], spot[..., 1], cv2.INTER_LINEAR).ravel()[covered]
+        oily = cv2.remap(self.map.oily, spot[..., 0], spot[..., 1], cv2.INTER_LINEAR).ravel()[
+            covered
+        ]
+        lips = cv2.remap(self.map.atlas.lips, spot[..., 0], spot[..., 1], cv2.INTER_LINEAR).ravel()[
+            covered
+        ]
         sheen = rng.uniform(0.0, 0.12) * lobe ** np.float32(rng.uniform(6, 14))
         oil = rng.uniform(0, 0.3) if rng.random() < 0.5 else rng.uniform(0, 0.06)
         sharp = lobe ** np.float32(rng.uniform(22, 70))
@@ -523,9 +550,13 @@ class ReliefSynthesizer(Synthesizer):
     def _edge(self, rng) -> np.ndarray:
         """(side, side) light past something out of the picture."""
         side = self.side
-        field = cv2.resize(rng.normal(0, 1, (5, 5)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+        field = cv2.resize(
+            rng.normal(0, 1, (5, 5)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+        )
         a = rng.uniform(0, 2 * np.pi)
-        line = ((self.pixels[0] - side / 2) * np.cos(a) + (self.pixels[1] - side / 2) * np.sin(a)) / side
+        line = (
+            (self.pixels[0] - side / 2) * np.cos(a) + (self.pixels[1] - side / 2) * np.sin(a)
+        ) / side
         edge = 6 * line + 0.8 * field + rng.normal(0, 0.8)
         return (0.25 + 0.75 * smoothstep(0, rng.uniform(0.05, 0.6), edge)).astype(np.float32)
 
@@ -611,7 +642,9 @@ class TargetMaker:
             return None
         raster = rasterize(at, model.faces, camera)
         weight = interpolate(raster, model.face_weight, model.faces)
-        depth = smooth_depth(raster, at, rotate_vectors(pose, normals).astype(np.float32), model.faces)
+        depth = smooth_depth(
+            raster, at, rotate_vectors(pose, normals).astype(np.float32), model.faces
+        )
         region = weight > 0
         if region.sum() < 5000:
             return None
@@ -698,9 +731,9 @@ class TargetMaker:
         mask = cv2.warpAffine(
             photo.mask, index_matrix(PHOTO), (CROP, CROP), flags=cv2.INTER_NEAREST, borderValue=0
         )
-        inside = cv2.warpAffine(
-            np.ones((PHOTO, PHOTO), np.uint8), index_matrix(PHOTO), (CROP, CROP), flags=cv2.INTER_NEAREST
-        )  # fmt: skip
+        whole = np.ones((PHOTO, PHOTO), np.uint8)
+        flags = cv2.INTER_NEAREST
+        inside = cv2.warpAffine(whole, index_matrix(PHOTO), (CROP, CROP), flags=flags)
         return true, there, warped[..., 2], mask, inside > 0
 
 
@@ -711,7 +744,9 @@ def slope_weight(depth: np.ndarray, mm: float) -> np.ndarray:
     smooth = cv2.GaussianBlur(z, (0, 0), 0.8)
     kernel = np.ones((3, 3))
     step = (cv2.dilate(smooth, kernel) - cv2.erode(smooth, kernel)) / (2 * mm)
-    good = np.where(cv2.erode(there.astype(np.uint8), kernel) > 0, np.clip((4.2 - step) / 1.4, 0, 1), 0)
+    good = np.where(
+        cv2.erode(there.astype(np.uint8), kernel) > 0, np.clip((4.2 - step) / 1.4, 0, 1), 0
+    )
     good = cv2.erode(good.astype(np.float32), np.ones((3, 3)))
     return cv2.blur(good, (5, 5)) * (good > 0)
 
@@ -733,7 +768,9 @@ def make_row(synthesizer: ReliefSynthesizer, maker: TargetMaker, seed: int, inde
     raise RuntimeError(f"the estimator fails on every attempt at {name_of(seed, index)}")
 
 
-def write_set(synthesizer, maker, folder: Path, name: str, seed: int, first: int, count: int) -> None:
+def write_set(
+    synthesizer, maker, folder: Path, name: str, seed: int, first: int, count: int
+) -> None:
     """A set of the relief store; complete when NAME.npz is there."""
     writer = SetWriter(folder / name, count)
     rows, start, tries = [], time.perf_counter(), 0
@@ -807,10 +844,15 @@ def shaded(depth: np.ndarray, mm: float) -> np.ndarray:
     """(H, W, 3) uint8: the surface in grey under a light from the upper left."""
     there = np.isfinite(depth)
     z = np.where(there, depth, 0).astype(np.float32) / mm
-    zx, zy = cv2.Sobel(z, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(z, cv2.CV_32F, 0, 1, scale=1 / 8)
+    zx, zy = (
+        cv2.Sobel(z, cv2.CV_32F, 1, 0, scale=1 / 8),
+        cv2.Sobel(z, cv2.CV_32F, 0, 1, scale=1 / 8),
+    )
     light = np.array([-0.45, -0.5, -0.74])
     lambert = (zx * light[0] + zy * light[1] - light[2]) / np.sqrt(1 + zx * zx + zy * zy)
-    grey = np.where(cv2.erode(there.astype(np.uint8), np.ones((3, 3))) > 0, 235 * np.maximum(lambert, 0), 0)
+    grey = np.where(
+        cv2.erode(there.astype(np.uint8), np.ones((3, 3))) > 0, 235 * np.maximum(lambert, 0), 0
+    )
     return np.repeat(np.clip(grey, 0, 255)[..., None], 3, 2).astype(np.uint8)
 
 
@@ -861,7 +903,9 @@ def main() -> None:
         return
     for number in range(options.first, options.first + options.sets):
         name, first = f"synthetic_{number:02d}", number * options.count
-        write_set(synthesizer, maker, options.out / "relief", name, options.seed, first, options.count)
+        write_set(
+            synthesizer, maker, options.out / "relief", name, options.seed, first, options.count
+        )
 
 
 if __name__ == "__main__":
