@@ -26,6 +26,18 @@ RIGHT_EYE = [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144
 LEFT_EYE = [263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249]
 
 
+def blur(a: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur, sigma in pixels; wide ones from fewer pixels."""
+    step = int(sigma / 2.5)
+    if step < 2:
+        return cv2.GaussianBlur(a, (0, 0), sigma)
+    height, width = a.shape[:2]
+    size = (max(round(width / step), 1), max(round(height / step), 1))
+    small = cv2.resize(a, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma * size[0] / width)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def atlas_coordinates(points: np.ndarray) -> np.ndarray:
     """(..., 2) u, v of points near the mean head, mm."""
     return np.stack([RADIUS * np.arctan2(points[..., 0], points[..., 2]), points[..., 1]], -1)
@@ -184,7 +196,7 @@ class Lines:
             if points:
                 layer = splat(np.concatenate(points), np.concatenate(strengths) * STEP / TEXEL)
                 s = sigma / TEXEL
-                out += cv2.GaussianBlur(layer, (0, 0), s) * np.float32(s * np.sqrt(2 * np.pi))
+                out += blur(layer, s) * np.float32(s * np.sqrt(2 * np.pi))
         return out
 
 
@@ -239,5 +251,5 @@ def spots(points: np.ndarray, heights: np.ndarray, radii: np.ndarray) -> np.ndar
         chosen = nearest == i
         s = sizes[i] / TEXEL
         layer = splat(points[chosen], heights[chosen])
-        out += cv2.GaussianBlur(layer, (0, 0), s) * np.float32(2 * np.pi * s * s)
+        out += blur(layer, s) * np.float32(2 * np.pi * s * s)
     return out

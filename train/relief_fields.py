@@ -162,7 +162,6 @@ class FaceMap:
             scans: (n, H, W) relief of real heads, to mix in.
         """
         a, f, lines = self.atlas, self.fields, Lines()
-        soft = Lines()  # folds: forms rather than lines
 
         def both(name: str) -> np.ndarray:
             return np.array([eta[name + "Right"], eta[name + "Left"]])
@@ -217,7 +216,7 @@ class FaceMap:
             if (s := amount(0.9, 0.15)) > 0.15:  # bags
                 depth = s * rng.uniform(0.2, 1.0)
                 reach = rng.random()
-                soft.add(
+                lines.add(
                     rng,
                     self.tear_trough(rng, side, reach),
                     depth,
@@ -225,16 +224,16 @@ class FaceMap:
                     shoulders=0,
                 )
                 bag = self.under_eye(rng, side, rng.uniform(3.5, 6))
-                soft.ridge(rng, bag, s * rng.uniform(0.2, 1.5), int(rng.integers(4, 6)))
+                lines.ridge(rng, bag, s * rng.uniform(0.2, 1.5), int(rng.integers(4, 6)))
                 if rng.random() < 0.6:
                     low = self.under_eye(rng, side, rng.uniform(8, 12))
-                    soft.add(rng, low, 0.8 * depth, int(rng.integers(2, 5)), shoulders=0.2)
+                    lines.add(rng, low, 0.8 * depth, int(rng.integers(2, 5)), shoulders=0.2)
             # round the mouth
             if (s := amount(0.8, 0.9 * smile[k] + 0.3 * sneer[k] + 0.12)) > 0.1:
                 fold = self.nasolabial(rng, side)
                 depth = s * rng.uniform(0.4, 1.7)
                 width = int(rng.integers(2, 6))
-                soft.add(rng, fold, depth, width, taper=0.3, shoulders=0)
+                lines.add(rng, fold, depth, width, taper=0.3, shoulders=0)
                 if age > 0.3 or rng.random() < 0.3:  # a sharp line at the bottom of the fold
                     lines.add(
                         rng,
@@ -244,21 +243,21 @@ class FaceMap:
                         shoulders=0.1,
                     )
                 beside = fold + [side * rng.uniform(5, 8), rng.uniform(0, 2.5)]
-                soft.ridge(rng, beside, depth * rng.uniform(0.4, 1.1), 6)
+                lines.ridge(rng, beside, depth * rng.uniform(0.4, 1.1), 6)
             if (s := amount(0.3, 0.9 * smile[k])) > 0.25:
                 for n in range(int(rng.integers(1, 3))):  # brackets round a smile
                     line = self.nasolabial(rng, side, out=rng.uniform(6, 10) + 6 * n)[1:]
                     lines.add(rng, line, s * rng.uniform(0.1, 0.5), int(rng.integers(1, 4)))
             if (s := amount(0.85, 0.4 * both("mouthFrown")[k])) > 0.15:
                 line = self.marionette(rng, side)
-                soft.add(
+                lines.add(
                     rng, line, s * rng.uniform(0.3, 1.2), int(rng.integers(1, 5)), shoulders=0.1
                 )
                 jowl = line[1:] + [side * rng.uniform(5, 9), -2]
-                soft.ridge(rng, jowl, s * rng.uniform(0.1, 1.0), 6)
+                lines.ridge(rng, jowl, s * rng.uniform(0.1, 1.0), 6)
             if rng.random() < 0.1 + 0.1 * smile[k]:  # dimple
                 at = self.lm(61, side) + [side * rng.uniform(7, 14), rng.uniform(-2, 6)]
-                soft.add(rng, at + [[0, -4], [0.5, 0], [0, 4]], rng.uniform(0.3, 1.2), 4)
+                lines.add(rng, at + [[0, -4], [0.5, 0], [0, 4]], rng.uniform(0.3, 1.2), 4)
             if (s := amount(0.7, 0.3 * smile[k])) > 0.5:  # long lines down the cheek
                 for _ in range(int(rng.integers(1, 7))):
                     way = np.array([[47, 6], [53, -6], [54, -20], [50, -36]]) * [side, 1]
@@ -268,21 +267,21 @@ class FaceMap:
                     lines.add(rng, way[cut:], depth, int(rng.integers(0, 4)), shoulders=0.5)
             if rng.random() < 0.7 * age:  # hollow cheek and its upper edge
                 way = np.array([[36, -4], [44, -14], [50, -28], [50, -44]]) * [side, 1]
-                soft.add(rng, jitter(rng, way, 2), rng.uniform(0.2, 0.9) * age, 6, shoulders=0)
+                lines.add(rng, jitter(rng, way, 2), rng.uniform(0.2, 0.9) * age, 6, shoulders=0)
             brow = np.array([self.lm(i, side) for i in (55, 65, 52, 53, 46)]) + [0, 3]
-            soft.ridge(rng, jitter(rng, brow, 0.6), rng.normal(0.3, 0.5), 5)
+            lines.ridge(rng, jitter(rng, brow, 0.6), rng.normal(0.3, 0.5), 5)
         # lips and chin
         if rng.random() < 0.85:
-            soft.add(
+            lines.add(
                 rng, self.mental(rng), rng.uniform(0.1, 1.0), int(rng.integers(3, 7)), shoulders=0.2
             )
         if (s := amount(0.9, 0.25 * eta["mouthPucker"])) > 0.25:  # lines across the lips' border
             self._radial(rng, lines, s)
         self._lip_creases(rng, lines, rng.uniform(0.03, 0.2) * (1 + age))
         if rng.random() < 0.35:
-            soft.ridge(rng, [[-2.8, -24], [-3.2, -34]], rng.uniform(0.1, 0.5), 4)
-            soft.ridge(rng, [[2.8, -24], [3.2, -34]], rng.uniform(0.1, 0.5), 4)
-        out = lines.paint() + soft.paint()
+            lines.ridge(rng, [[-2.8, -24], [-3.2, -34]], rng.uniform(0.1, 0.5), 4)
+            lines.ridge(rng, [[2.8, -24], [3.2, -34]], rng.uniform(0.1, 0.5), 4)
+        out = lines.paint()
         if rng.random() < 0.2:
             out -= rng.uniform(0.2, 1.3) * a.blob(
                 rng.normal(0, 1), -76, rng.uniform(1, 2.5), rng.uniform(1.5, 4)

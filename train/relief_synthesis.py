@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas
+from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, blur
 from relief_fields import FaceMap
 from relief_scans import load_scan_relief
 from relief_store import CROP, MAX_BUMP, UNKNOWN, SetWriter, band, window, window_origin
@@ -107,15 +107,7 @@ def hollowness(relief: np.ndarray, mm: float) -> np.ndarray:
     """Depth below the surroundings over their width, summed over octaves: |ω| times depth."""
     out = np.zeros_like(relief)
     for scale in HOLLOW_SCALES:
-        sigma = scale / mm
-        step = max(1, int(sigma / 3))
-        if step > 1:
-            size = (relief.shape[1] // step, relief.shape[0] // step)
-            small = cv2.resize(relief, size, interpolation=cv2.INTER_AREA)
-            small = cv2.GaussianBlur(small, (0, 0), sigma / step)
-            around = cv2.resize(small, relief.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        else:
-            around = cv2.GaussianBlur(relief, (0, 0), sigma)
+        around = blur(relief, scale / mm)
         out += np.float32(0.55 / scale) * (around - relief)
     return out
 
@@ -153,6 +145,7 @@ class ReliefSynthesizer(Synthesizer):
         self.map = FaceMap(Atlas(model))
         self.scans = load_scan_relief(cache, model, data, self.map.atlas) if scans else None
         self.low = self.map.atlas.low()
+        self.usable = self._usable_skins()
         mean = model.vertices(threads=1)
         self.mean = mean
         self.is_face = self._is_face(mean)
@@ -170,6 +163,17 @@ class ReliefSynthesizer(Synthesizer):
         kept = brows + a.lips + a.mouth + 1.3 * cv2.GaussianBlur(a.eyes, (0, 0), 2.0 / TEXEL)
         kept += 1.5 * a.pair(8, -17, 4, 3)
         self.kept = np.clip(kept, 0, 1)[::2, ::2]
+
+    def _usable_skins(self) -> np.ndarray:
+        """(n,) bool: those whose cheeks show no hair."""
+        u, v = self.map.atlas.uv[: self.model.skin_vertex_count].T
+        cheek = (self.model.face_weight > 0.5) & (np.abs(u) > 45) & (v > -60) & (v < 12)
+        colors = self.skins.colors
+        side = np.asarray(colors[:, np.flatnonzero(cheek)[::7]], np.float32).mean(2)
+        front = self.model.face_weight > 0.9
+        level = np.asarray(colors[:, np.flatnonzero(front)[::60]], np.float32).mean(2)
+        dark = side < 0.5 * np.median(level, axis=1)[:, None]
+        return dark.mean(1) < 0.06
 
     def _is_face(self, mean: np.ndarray) -> np.ndarray:
         """(V,) float32 1 face, ears, and what lies in eyes and mouth; 0 neck and scalp."""
@@ -240,7 +244,8 @@ class ReliefSynthesizer(Synthesizer):
 
         def pick(start: int, stop: int) -> int:
             pool = np.arange(start, stop)
-            pool = pool[(pool % 12 == 0) == held_out] if len(pool) > 12 else pool
+            if len(pool) > 12:
+                pool = pool[((pool % 12 == 0) == held_out) & self.usable[pool]]
             return int(rng.choice(pool))
 
         if rng.random() < 0.8:
@@ -261,14 +266,11 @@ class ReliefSynthesizer(Synthesizer):
         there = weights.sum(1).reshape(shape)
         low = np.where(there > 0, low, np.median(low[there > 0]))
         mm = 2 * TEXEL
-        near = cv2.GaussianBlur(low, (0, 0), 5 / mm)
+        near = blur(low, 5 / mm)
         # robust: an average of skin, not of brows and lips
         plain = np.clip(1 - self.kept, 0.02, 1) * np.exp(-np.maximum(near - low, 0) * 3)
-        near = cv2.GaussianBlur(low * plain, (0, 0), 4 / mm) / cv2.GaussianBlur(
-            plain, (0, 0), 4 / mm
-        )
-        wide = cv2.GaussianBlur(near * plain, (0, 0), 22 / mm)
-        wide /= cv2.GaussianBlur(plain, (0, 0), 22 / mm)
+        near = blur(low * plain, 4 / mm) / blur(plain, 4 / mm)
+        wide = blur(near * plain, 22 / mm) / blur(plain, 22 / mm)
         fine, broad = rng.uniform(0, 0.15), rng.uniform(0.2, 0.6)
         change = (fine - 1) * (low - near) * (1 - self.kept) + (broad - 1) * (near - wide)
         return cv2.resize(
@@ -501,7 +503,7 @@ class ReliefSynthesizer(Synthesizer):
         shade = np.exp(-depth_of_shade * hollow[:, None] * np.array([0.75, 1.0, 1.05], np.float32))
         direct = np.maximum((bent @ to_light + soft) / (1 + soft), 0)
         lit = image_of(carried[:, 10])
-        lit = cv2.GaussianBlur(lit, (0, 0), (0.7 + 9 * soft) / mm)
+        lit = blur(lit, (0.7 + 9 * soft) / mm)
         if rng.random() < 0.1 and not clean:  # the edge of a shadow of something out of the picture
             lit = lit * self._edge(rng)
         direct *= lit.ravel()[covered]
@@ -565,7 +567,7 @@ def photographed(rng, image: np.ndarray, clean: bool) -> np.ndarray:
     """(S, S, 3) uint8: lost resolution, blur, noise, colour, compression."""
     size = image.shape[0]
     small = int(rng.uniform(170, 420)) if rng.random() < 0.45 else size
-    blur = rng.uniform(0.4, 1.1) if rng.random() < 0.3 else 0.0
+    defocus = rng.uniform(0.4, 1.1) if rng.random() < 0.3 else 0.0
     noise = rng.uniform(0.3, 2.0) if rng.random() < 0.75 else rng.uniform(2, 9)
     saturation, contrast = rng.uniform(0.6, 1.25), rng.uniform(0.85, 1.15)
     tint = rng.uniform(0.95, 1.05, 3).astype(np.float32)
@@ -574,9 +576,9 @@ def photographed(rng, image: np.ndarray, clean: bool) -> np.ndarray:
     seed = int(rng.integers(1 << 30))
     x = image
     if clean:
-        small, blur, noise, sharpen, quality, grey = size, 0.0, min(noise, 1.0), 0.0, 97, False
-    if blur:
-        x = cv2.GaussianBlur(x, (0, 0), blur)
+        small, defocus, noise, sharpen, quality, grey = size, 0.0, min(noise, 1.0), 0.0, 97, False
+    if defocus:
+        x = cv2.GaussianBlur(x, (0, 0), defocus)
     if small < size:
         x = cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA)
     if sharpen:
@@ -676,13 +678,9 @@ class TargetMaker:
         usable = np.where(trust > 0, 1, 0).astype(np.float32)
         known = np.where(trust > 0, gap, 0).astype(np.float32)
         sigma = 5 / mm
-        around = cv2.GaussianBlur(known, (0, 0), sigma) / np.maximum(
-            cv2.GaussianBlur(usable, (0, 0), sigma), 1e-3
-        )
-        wide = cv2.GaussianBlur(known, (0, 0), 3 * sigma) / np.maximum(
-            cv2.GaussianBlur(usable, (0, 0), 3 * sigma), 1e-3
-        )
-        reach = np.clip(cv2.GaussianBlur(usable, (0, 0), sigma) * 20, 0, 1)
+        around = blur(known, sigma) / np.maximum(blur(usable, sigma), 1e-3)
+        wide = blur(known, 3 * sigma) / np.maximum(blur(usable, 3 * sigma), 1e-3)
+        reach = np.clip(blur(usable, sigma) * 20, 0, 1)
         gap = np.where(trust > 0, gap, reach * around + (1 - reach) * wide)
         bump = band(gap, weight, mm)
         trust *= np.abs(bump) < 0.98 * MAX_BUMP
