@@ -685,7 +685,7 @@ class TargetMaker:
         bump = band(gap, weight, mm)
         trust *= np.abs(bump) < 0.98 * MAX_BUMP
         origin = window_origin(weight)
-        nx, ny, _ = foundation_normals(np.where(region, depth, np.float32(np.inf)), mm)
+        nx, ny, _ = foundation_normals(depth, mm)
 
         def cut(a):
             return np.ascontiguousarray(window(a, origin))
@@ -814,13 +814,20 @@ def write_bench(synthesizer: ReliefSynthesizer, file: Path, count: int = 12) -> 
     for k, turn in enumerate((0, 30, 60)):
         for i in range(count):
             yaw = float(turn * rng.choice([-1, 1]) + rng.normal(0, 2))
-            photos = [
-                synthesizer.photo(
-                    990, 100 * k + i, held_out=True, relief=r, pattern=p, clean=True, yaw=yaw
-                )
-                for r, p in ((1.0, 1.0), (0.0, 1.0), (0.0, 0.0))
-            ]
-            first = photos[0]
+            for attempt in range(MAX_TRIES):  # until there is a pattern to be misled by
+
+                def draw(
+                    relief: float, pattern: float, index=100 * k + i, attempt=attempt, yaw=yaw
+                ):
+                    how = {"held_out": True, "clean": True, "yaw": yaw}
+                    return synthesizer.photo(
+                        990, index, attempt, relief=relief, pattern=pattern, **how
+                    )
+
+                first = draw(1.0, 1.0)
+                if first.pattern[first.skin & (first.weight > 0.5)].std() > 0.06:
+                    break
+            photos = [first, draw(0.0, 1.0), draw(0.0, 0.0)]
             for name, photo in zip(("relief", "pattern", "plain"), photos, strict=True):
                 keep(f"photo_{name}", photo.image)
             area = dict(dsize=(PHOTO, PHOTO), interpolation=cv2.INTER_AREA)
