@@ -159,17 +159,33 @@ def build(state: dict[str, Tensor], kind: str, mean: np.ndarray, name: str) -> A
     theirs = {} if torchvision else caffe_names()
     theirs["fc"] = heads[0]
     rest = fold_biases(state, model.network, theirs)
-    weights, missing, misshapen = {}, [], []
+    wanted = {}
     for key, value in model.state_dict().items():
         layer, _, part = key.removeprefix("network.").rpartition(".")
-        if part == "num_batches_tracked":
-            continue
-        source = f"{theirs.get(layer, layer)}.{part}"
+        if part != "num_batches_tracked":
+            wanted[key] = (f"{theirs.get(layer, layer)}.{part}", value.shape)
+    weights = matched(rest, wanted, name)
+    weights["network.conv1.weight"] = weights["network.conv1.weight"].flip(1)  # BGR -> RGB
+    model.load_state_dict(weights, strict=False)  # all but num_batches_tracked
+    return model.eval()
+
+
+def matched(
+    state: Mapping[str, Tensor], wanted: Mapping[str, tuple[str, torch.Size]], name: str
+) -> dict[str, Tensor]:
+    """The tensors of a file by our names, all of them and no others.
+
+    Args:
+        wanted: per name of ours theirs, and the shape.
+        name: of the file, for messages.
+    """
+    rest, weights, missing, misshapen = dict(state), {}, [], []
+    for key, (source, shape) in wanted.items():
         tensor = rest.pop(source, None)
         if tensor is None:
             missing.append(source)
-        elif tensor.shape != value.shape:
-            misshapen.append(f"{source} {tuple(tensor.shape)}, expected {tuple(value.shape)}")
+        elif tensor.shape != shape:
+            misshapen.append(f"{source} {tuple(tensor.shape)}, expected {tuple(shape)}")
         else:
             weights[key] = tensor
     for what, keys in (
@@ -180,9 +196,7 @@ def build(state: dict[str, Tensor], kind: str, mean: np.ndarray, name: str) -> A
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise InvalidFile(f"{name}: {what} tensors: {', '.join(keys[:5])}{more}")
-    weights["network.conv1.weight"] = weights["network.conv1.weight"].flip(1)  # BGR -> RGB
-    model.load_state_dict(weights, strict=False)  # all but num_batches_tracked
-    return model.eval()
+    return weights
 
 
 def fold_biases(

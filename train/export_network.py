@@ -4,31 +4,49 @@
 
 The averaged weights are stored as 8-bit integers with one scale per output channel and turned back
 into float32 when the file is loaded: a quarter of the size, and the computation stays float32.
+The bump network's are stored as float16: 8 bits would cost its relief a hundredth of a millimetre.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
-from convert_dlib import export
+from bump_network import MAX_MM, SETTINGS, BumpNetwork
+from convert_dlib import OPSET, export
 from networks import DLIB_MEAN, DLIB_STD
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 from train_network import untrained
 
 from extreme3d_fast.head_model import HeadModel
 
-OUTPUTS = {"pose": ["pose"], "foundation": ["identity", "expression"]}
+OUTPUTS = {
+    "pose": ["pose"],
+    "foundation": ["identity", "expression"],
+    "bump": ["bump", "mask"],
+}
 CROP_RULE = "square of 200 mm round the face centre, upright with the head; extreme3d_fast.pose"
 SOURCES = (
     "trained from dlib's face recognition network (CC0) on CelebAMask-HQ, UTKFace, YouTube Faces, "
     "FASSEG and web photos of masked people, and on renderings of the CC0 head model"
+)
+BUMP_CROP_RULE = (
+    "any part of the 500 px crop, upright with the head, about 1.8 px/mm; sides are multiples of "
+    "the stride, filled with 0 beyond the crop; channels: R, G, B, then x and y of the "
+    "foundation's unit normals towards the camera (x right, y down, z away), 0 where none"
+)
+BUMP_SOURCES = (
+    "trained on CelebAMask-HQ and UTKFace with relief from their shading, on FASSEG and web photos "
+    "of masked people, and on renderings of the CC0 head model with known relief"
 )
 LICENCE = "weights under Apache-2.0; the photos they learned from are for non-commercial research"
 
@@ -44,6 +62,23 @@ class Shipped(nn.Module):
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         out = self.network((image - self.mean) / DLIB_STD)
         return out if self.count == 1 else out[: self.count]
+
+
+class ShippedBump(nn.Module):
+    """Pixels as x / 127.5 - 1 and normals in, mm and probability out, both of the input's size."""
+
+    def __init__(self, network: BumpNetwork) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        for parameter in self.network.bump_last.parameters():
+            parameter.data /= MAX_MM
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        bump, mask = self.network.raw(image)
+        mask = torch.sigmoid(mask)
+        if not self.network.settings.mask_block:
+            mask = F.interpolate(mask, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return MAX_MM * torch.tanh(bump), mask
 
 
 def main() -> None:
@@ -69,21 +104,77 @@ def main() -> None:
         "crop_rule": CROP_RULE,
         "source": SOURCES,
         "licence": LICENCE,
-        "head_model": HeadModel.load().fingerprint,
         "samples": str(saved["state"]["step"] * int(settings["batch"])),
     }
-    shipped = Shipped(network, len(names)).eval()
-    export(shipped, path, int(settings["size"]), names, metadata)
-    shrink_weights(path)
+    shipped: nn.Module
+    if task == "bump":
+        metadata |= bump_metadata(network)
+        shipped = ShippedBump(network).eval()
+        export_maps(shipped, path, network.settings.inputs, network.settings.stride, metadata)
+    else:
+        metadata["head_model"] = HeadModel.load().fingerprint
+        shipped = Shipped(network, len(names)).eval()
+        export(shipped, path, int(settings["size"]), names, metadata)
+    shrink_weights(path, half=task == "bump")
+    compared = compare_maps if task == "bump" else compare
     print(
         json.dumps(
-            {"file": path.name, "bytes": path.stat().st_size, **compare(shipped, path, names)}
+            {"file": path.name, "bytes": path.stat().st_size, **compared(shipped, path, names)}
         )
     )
 
 
+def bump_metadata(network: BumpNetwork) -> dict[str, str]:
+    """What those of a bump network's entries say that differ from the others'."""
+    return {
+        "input_size": f"multiples of {network.settings.stride}",
+        "input_layout": "NCHW",
+        "mean": "127.5",
+        "std": "127.5",
+        "crop_rule": BUMP_CROP_RULE,
+        "source": BUMP_SOURCES,
+        "channels": str(network.settings.inputs),
+        "stride": str(network.settings.stride),
+        "max_mm": f"{MAX_MM:g}",
+        "bump": "mm along the viewing direction, positive is deeper",
+        "mask": "probability that the pixel shows the face",
+    }
+
+
+def export_maps(
+    model: nn.Module, path: Path, channels: int, stride: int, metadata: dict[str, str]
+) -> None:
+    """Writes a model as ONNX: `image` (1, channels, H, W) in, two maps out, any H and W."""
+    names = OUTPUTS["bump"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter is the old one
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(1, channels, 2 * stride, 2 * stride),),
+            str(path),
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes={name: {2: "H", 3: "W"} for name in ["image", *names]},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    written = onnx.load(path)
+    for output in written.graph.output:  # the exporter names their sizes by what they come from
+        for dim, name in zip(output.type.tensor_type.shape.dim, (1, 1, "H", "W"), strict=True):
+            if isinstance(name, str):
+                dim.dim_param = name
+            else:
+                dim.dim_value = name
+    for key, value in metadata.items():
+        written.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(written, full_check=True)
+    onnx.save(written, path)
+
+
 def make(settings: dict[str, str]) -> nn.Module:
     """The network of a run, with random weights."""
+    if settings["task"] == "bump":
+        return BumpNetwork(SETTINGS[settings["depth"]]).eval()
     size = int(settings["size"])
     network = untrained(
         settings["task"], settings["depth"], float(settings["width"]), HeadModel.load()
@@ -93,14 +184,27 @@ def make(settings: dict[str, str]) -> nn.Module:
     return network
 
 
-def shrink_weights(path: Path, smallest: int = 2048) -> None:
-    """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading."""
+def shrink_weights(path: Path, smallest: int = 2048, *, half: bool = False) -> None:
+    """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading.
+
+    half: as float16 instead, twice the size.
+    """
     model = onnx.load(path)
     graph, nodes = model.graph, []
     users = {name: node for node in graph.node for name in node.input}
     for tensor in list(graph.initializer):
         weights = numpy_helper.to_array(tensor)
         if weights.dtype != np.float32 or weights.size < smallest or weights.ndim < 2:
+            continue
+        if half:
+            graph.initializer.remove(tensor)
+            short = numpy_helper.from_array(weights.astype(np.float16), f"{tensor.name}_half")
+            graph.initializer.append(short)
+            nodes.append(
+                onnx.helper.make_node(
+                    "Cast", [short.name], [tensor.name], to=onnx.TensorProto.FLOAT
+                )
+            )
             continue
         node = users[tensor.name]
         transposed = any(a.name == "transB" and a.i == 1 for a in node.attribute)
@@ -134,6 +238,20 @@ def compare(network: nn.Module, path: Path, names: list[str]) -> dict[str, float
     with torch.no_grad():
         want = network(torch.from_numpy(images).permute(0, 3, 1, 2))
     want = [want] if isinstance(want, Tensor) else want
+    return {
+        f"max_difference_{n}": round(float(np.abs(g - w.numpy()).max()), 5)
+        for n, g, w in zip(names, got, want, strict=True)
+    }
+
+
+def compare_maps(network: nn.Module, path: Path, names: list[str]) -> dict[str, float]:
+    """Largest difference per map between the file and the network, on an oblong input."""
+    channels = int(onnx.load(path).graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+    image = np.random.default_rng(0).uniform(-1, 1, (1, channels, 192, 128)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(names, {"image": image})
+    with torch.no_grad():
+        want = network(torch.from_numpy(image))
     return {
         f"max_difference_{n}": round(float(np.abs(g - w.numpy()).max()), 5)
         for n, g, w in zip(names, got, want, strict=True)

@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,63 @@ from extreme3d_fast.head_model import HeadModel
 
 def main() -> None:
     options = arguments()
-    torch.manual_seed(options.seed)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    options.run.mkdir(parents=True, exist_ok=True)
+    device = prepare(options)
     model = HeadModel.load()
     data = Data(options.sets, validation=True)
     network = build(options, model, data).to(device)
     loss = criterion(options.task, model, data).to(device)
+    fit(
+        options,
+        network,
+        loss,
+        lambda start: Samples(
+            options.sets,
+            options.occluders,
+            options.task,
+            options.size,
+            options.batch,
+            start,
+            options.seed,
+        ),
+        lambda batch: normalised(batch["image"]),
+        Validation(options, model, data, device),
+        gentle=options.task == "foundation" and options.dlib is not None,
+    )
+
+
+def prepare(options: argparse.Namespace) -> torch.device:
+    """Seeds and makes the folder of the run; where it computes."""
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.run.mkdir(parents=True, exist_ok=True)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(
+    options: argparse.Namespace,
+    network: nn.Module,
+    loss: nn.Module,
+    samples: Callable[[int], torch.utils.data.IterableDataset],
+    inputs: Callable[[dict[str, Tensor]], Tensor],
+    judge: Callable[[nn.Module], dict[str, Any]],
+    *,
+    gentle: bool = False,
+) -> nn.Module:
+    """Trains until `options.samples`, from the run's checkpoint where there is one.
+
+    Args:
+        loss: (output, batch) -> losses by name.
+        samples: first step -> batches.
+        inputs: batch -> what the network takes.
+        judge: averaged network -> figures for the log.
+        gentle: see parameter_groups.
+
+    Returns:
+        The averaged network.
+    """
+    device = next(network.parameters()).device
     average = copy.deepcopy(network).eval()
-    gentle = options.task == "foundation" and options.dlib is not None
     optimizer = torch.optim.AdamW(parameter_groups(network, gentle), lr=options.rate)
     state = {"step": 0, "seconds": 0.0}
     checkpoint = options.run / "checkpoint.pt"
@@ -56,24 +103,14 @@ def main() -> None:
         print(f"goes on from step {state['step']}", flush=True)
         cut_log(options.run / "log.jsonl", state["step"])
     steps = options.samples // options.batch
-    samples = Samples(
-        options.sets,
-        options.occluders,
-        options.task,
-        options.size,
-        options.batch,
-        state["step"],
-        options.seed,
-    )
     loader = torch.utils.data.DataLoader(
-        samples,
+        samples(state["step"]),
         batch_size=None,
         num_workers=options.workers,
         prefetch_factor=4 if options.workers else None,
         # a forked worker would wait for the threads of this process's BLAS
         multiprocessing_context="spawn" if options.workers else None,
     )
-    judge = Validation(options, model, data, device)
     sums: dict[str, list[float]] = defaultdict(list)
     began, saved_at = time.time() - state["seconds"], time.time()
     network.train()
@@ -92,7 +129,7 @@ def main() -> None:
             group["lr"] = group["share"] * max(rate, 0.01 * options.rate)
         batch = {k: v.to(device) for k, v in batch.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            out = network(normalised(batch["image"]))
+            out = network(inputs(batch))
         parts = loss(out, batch)
         total = sum(parts.values())
         optimizer.zero_grad()
@@ -117,6 +154,7 @@ def main() -> None:
             state["seconds"] = time.time() - began
             save(checkpoint, network, average, optimizer, state, options)
             saved_at = time.time()
+    return average
 
 
 def cut_log(path: Path, step: int) -> None:
