@@ -47,7 +47,8 @@ class Windows:
     def window(self, index: int) -> Sample:
         """The maps of a window but its depth, as they are stored."""
         number, row = self.place[index]
-        return {k: np.array(self.sets[number][k][row]) for k in MAPS if k != "depth"}
+        maps = {k: np.array(self.sets[number][k][row]) for k in MAPS if k != "depth"}
+        return maps | {"detail_only": np.float32(self.kind[index] == "photos")}
 
 
 def sampling_weights(kind: np.ndarray, shares: dict[str, float]) -> np.ndarray:
@@ -202,6 +203,7 @@ def transformed(
         "bump": bump * np.float32(scale),
         "trust": np.where(share > 0.5, warp(trust), np.uint8(0)),
         "mask": warp(window["mask"], cv2.INTER_NEAREST, UNKNOWN),
+        "detail_only": window["detail_only"],
     }
 
 

@@ -12,6 +12,12 @@ BORDER = 3  # px of the mask's map on each side of a change
 BORDER_WEIGHT = 4.0
 
 
+# Shape from shading leaves waves beyond some 15 mm to the foundation, synthetic photos tell them:
+# of those the network hears this much from photos.
+FORM_WEIGHT = 0.15
+FORM_CELL = 8  # px, the average over three cells each way is form
+
+
 class BumpLoss(nn.Module):
     """Eq. 5: L1 of Δ and of its differences in x and y; weighted cross-entropy of the mask.
 
@@ -28,12 +34,15 @@ class BumpLoss(nn.Module):
         """
         Args:
             out: bump (B, 1, H, W) mm, mask logits (B, 1, h, w).
-            batch: bump (B, H, W) mm, trust (B, H, W) uint8, mask (B, H, W) uint8.
+            batch: bump (B, H, W) mm, trust (B, H, W) uint8, mask (B, H, W) uint8; detail_only
+                (B,) whether the target holds no waves beyond some 15 mm.
         """
         bump, logit = out
         hidden = (batch["mask"] == 0) & (batch["trust"] == 0)
         weight = batch["trust"].float() / 255 + OCCLUDED_WEIGHT * hidden
         error = (bump[:, 0] - torch.where(hidden, 0.0, batch["bump"].float())) * (weight > 0)
+        share = (1 - FORM_WEIGHT) * batch["detail_only"].view(-1, 1, 1)
+        error = error - share * form(error, weight)
         total = weight.sum().clamp(min=1.0)
         losses = {"bump": (error.abs() * weight).sum() / total}
         if self.gradient:
@@ -42,6 +51,16 @@ class BumpLoss(nn.Module):
             )
         losses["mask"] = self.mask * mask_loss(logit, batch["mask"])
         return losses
+
+
+def form(values: Tensor, weight: Tensor) -> Tensor:
+    """The long waves of (B, H, W) values, averaged by weight."""
+
+    def coarse(a: Tensor) -> Tensor:
+        return F.avg_pool2d(F.avg_pool2d(a[:, None], FORM_CELL), 3, 1, 1)
+
+    average = coarse(values * weight) / coarse(weight).clamp(min=1e-3)
+    return F.interpolate(average, values.shape[1:], mode="bilinear")[:, 0]
 
 
 def differences(values: Tensor, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
