@@ -287,6 +287,20 @@ def test_vertices_outside_the_image_or_not_finite_are_not_visible():
     assert not vertex_visibility(vertices, 0 * normals, depth, CAMERA).any()
 
 
+def test_interpolated_weights_stay_within_those_of_the_corners():
+    """Rounding may leave a barycentric sum above one; a weight must not become negative for it."""
+    vertices, faces = random_soup(5)
+    raster = rasterize(vertices, faces, CAMERA)
+    on_edge = np.float32([0.7, 0.3 + 1e-7])
+    assert on_edge.sum() > 1
+    raster = raster._replace(barycentric=np.broadcast_to(on_edge, raster.barycentric.shape))
+    weight = np.zeros(len(vertices), np.float32)
+    weight[faces[:, 2]] = 1
+    image = interpolate(raster, weight, faces)
+    assert image.min() == 0
+    assert image.max() <= 1
+
+
 def test_interpolation_is_exact_for_functions_linear_in_the_image():
     """Screen-space weights carry a + b x + c y of the projected corners to the pixel centres."""
     corners = np.float32([[-40, -40, 600], [-40, 40, 600], [40, 40, 600], [40, -40, 600]])

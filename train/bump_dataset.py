@@ -21,6 +21,8 @@ VISIBLE = 0.05  # how far a pixel may be covered and still show relief
 DROPPED_NORMALS = 0.05  # of the samples
 NORMAL_TILT = math.radians(1.5)  # standard deviations of the foundation's made-up errors
 NORMAL_SHIFT = 2.0  # px
+# Steeper targets are where two surfaces overlap in depth (beside the nose), not relief.
+MAX_STEP = 0.35  # mm per px
 
 Sample = dict[str, np.ndarray]
 
@@ -194,6 +196,7 @@ def transformed(
     weighted = warp(window["bump"].astype(np.float32) * (trust > 0))
     share = warp((trust > 0).astype(np.float32))
     bump = weighted / np.maximum(share, np.float32(1e-3))
+    known = (share > 0.5) & ~cliffs(bump)
     return {
         "image": warp(window["image"], border=fill),
         # normals turn and mirror with the picture
@@ -201,10 +204,17 @@ def transformed(
         # the network takes a pixel for the same length always: a face twice as large is twice as
         # deep, and as steep
         "bump": bump * np.float32(scale),
-        "trust": np.where(share > 0.5, warp(trust), np.uint8(0)),
+        "trust": np.where(known, warp(trust), np.uint8(0)),
         "mask": warp(window["mask"], cv2.INTER_NEAREST, UNKNOWN),
         "detail_only": window["detail_only"],
     }
+
+
+def cliffs(bump: np.ndarray) -> np.ndarray:
+    """(S, S) bool, pixels of a bump map (mm) on or next to a step."""
+    square = np.ones((3, 3), np.uint8)
+    step = cv2.dilate(bump, square) - cv2.erode(bump, square)  # over two pixels
+    return cv2.dilate((step > 2 * MAX_STEP).view(np.uint8), square) > 0
 
 
 def disturbed(rng: np.random.Generator, normal: np.ndarray) -> np.ndarray:

@@ -48,6 +48,7 @@ from extreme3d_fast.smooth_depth import smooth_depth
 PHOTO = 560  # px
 PX_PER_MM = 1.8
 MAX_TRIES = 12
+EXACT = 2  # every so manieth target is against the true head: relief, and no form
 MAX_OFF = 12.0  # mm: foundations that err more in depth are no use
 MAX_SHIFT = 6.5  # mm: nor those that lie further from the face in the picture
 # Light scattered below the skin: share and reach in mm, per channel.
@@ -608,8 +609,13 @@ class TargetMaker:
         self.estimator = FoundationEstimator(model, threads=1)
         self.table = vertex_faces(model.faces, model.skin_vertex_count)
 
-    def __call__(self, photo: Photo) -> Target | None:
-        """None where the estimator is wrong."""
+    def __call__(self, photo: Photo, *, exact: bool = False) -> Target | None:
+        """None where the estimator is wrong.
+
+        Args:
+            exact: against the head that was drawn, without its relief, instead of the estimate:
+                relief alone is left. The crop is the estimator's.
+        """
 
         def timed(_, run):
             return run
@@ -618,6 +624,9 @@ class TargetMaker:
         if not found:
             return None
         foundation, crop = self.estimator.estimate(photo.image, found[0], CROP, timed)
+        if exact:
+            camera, pose = camera_in_crop(photo, crop.crop_from_image)
+            return self.against(photo, camera, pose, photo.head, crop.crop_from_image, crop.image)
         return self.against(
             photo,
             foundation.camera,
@@ -735,6 +744,16 @@ class TargetMaker:
         return true, there, warped[..., 2], mask, inside > 0
 
 
+def camera_in_crop(photo: Photo, crop_from_image: np.ndarray) -> tuple[Camera, np.ndarray]:
+    """The photo's own camera and camera_from_head in a crop that may be rolled."""
+    scale = float(np.sqrt(np.linalg.det(crop_from_image[:2, :2])))
+    roll = np.eye(4)
+    roll[:2, :2] = crop_from_image[:2, :2] / scale
+    fx, fy, cx, cy = photo.camera.pinhole
+    center = crop_from_image[:2, :2] @ [cx, cy] + crop_from_image[:2, 2]
+    return Camera(fx * scale, fy * scale, *center, CROP, CROP), roll @ photo.camera_from_head
+
+
 def slope_weight(depth: np.ndarray, mm: float) -> np.ndarray:
     """1 on gentle slopes, 0 on steps, edges and what is nearly seen edge-on; for (H, W) mm."""
     there = np.isfinite(depth)
@@ -760,7 +779,7 @@ def make_row(synthesizer: ReliefSynthesizer, maker: TargetMaker, seed: int, inde
     held_out = is_held_out(name_of(seed, index))
     for attempt in range(MAX_TRIES):
         photo = synthesizer.photo(seed, index, attempt, held_out=held_out)
-        target = maker(photo)
+        target = maker(photo, exact=index % EXACT == 0)
         if target is not None:
             return target, photo, attempt
     raise RuntimeError(f"the estimator fails on every attempt at {name_of(seed, index)}")

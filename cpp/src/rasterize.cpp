@@ -1,6 +1,7 @@
 // rasterize.cpp — the host loop of the rasteriser: snap, cull and bin, then draw band by band.
 #include "extreme3d/rasterize.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "extreme3d/parallel.h"
@@ -142,8 +143,9 @@ void interpolate_on_screen(ImageView<const std::int32_t> triangle,
       if (triangle[i] < 0) continue;
       const Tri t = faces[triangle[i]];
       const Vec2 uv = barycentric[i];
-      const float last = values[t.v2];
-      image[i] = last + uv.x * (values[t.v0] - last) + uv.y * (values[t.v1] - last);
+      const float v0 = values[t.v0], v1 = values[t.v1], last = values[t.v2];
+      const auto [low, high] = std::minmax({v0, v1, last});  // which rounding must not leave
+      image[i] = std::clamp(last + uv.x * (v0 - last) + uv.y * (v1 - last), low, high);
     }
   });
 }
