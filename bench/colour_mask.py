@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bench.shading_rule import fit_light
+from bench.shading_rule import photo_light
 from extreme3d_fast._arrays import Float32
 from extreme3d_fast._shading import (
     blur,
@@ -25,7 +25,9 @@ from extreme3d_fast._shading import (
     linear_rgb,
     luminance,
 )
+from extreme3d_fast.bump_network import _without_openings
 from extreme3d_fast.camera import Camera
+from extreme3d_fast.occlusion import _disc
 
 Mask = npt.NDArray[np.bool_]
 
@@ -109,7 +111,7 @@ def estimate_face_mask(
     linear = cv2.resize(linear_rgb(rgb[cut]), grid, interpolation=cv2.INTER_AREA)
 
     skin = weight_grid > 0.05
-    face = _filled(skin)
+    face = _without_openings(skin)
     distance, lips = _skin_distance(f32(linear), f32(weight_grid), f32(depth_grid), skin, mm)
     hidden = _occluder(distance, lips, skin, face, mm)
     hidden_full = cv2.resize(
@@ -117,15 +119,8 @@ def estimate_face_mask(
         (size[1], size[0]),
         interpolation=cv2.INTER_LINEAR,
     )
-    out[cut] = _filled(w[cut] > 0) & (hidden_full < 0.5)
+    out[cut] = _without_openings(w[cut] > 0) & (hidden_full < 0.5)
     return out
-
-
-def _filled(mask: Mask) -> Mask:
-    """The mask with its inner holes closed."""
-    padded = cv2.copyMakeBorder(mask.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    cv2.floodFill(padded, None, (0, 0), 2)
-    return np.asarray(padded[1:-1, 1:-1] != 2)
 
 
 def _skin_distance(
@@ -139,7 +134,7 @@ def _skin_distance(
     red, green, blue = cv2.split(linear)
     clipped = np.maximum(np.maximum(red, green), blue) > 0.97
     linear, bright = linear * exposure, bright * exposure
-    light = fit_light(bright, skin & (weight > 0.3), foundation_normals(depth, mm))
+    light = photo_light(bright, skin & (weight > 0.3), foundation_normals(depth, mm))
     floor = np.float32(_COLOUR_FLOOR)
     logs = np.log(linear + floor)
     chroma = logs[..., ::2] - logs[..., 1:2]
@@ -243,8 +238,3 @@ def _occluder(distance: Float32, lips: Mask, skin: Mask, face: Mask, mm: float) 
     reach = cv2.dilate(hidden, _disc(_WEAK_REACH / mm))
     hidden = cv2.bitwise_or(hidden, cv2.bitwise_and(reach, weak))
     return np.asarray(cv2.dilate(hidden, _disc(_GROWTH / mm)) > 0)
-
-
-def _disc(radius: float) -> npt.NDArray[np.uint8]:
-    side = 2 * max(round(radius), 1) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)

@@ -37,10 +37,9 @@ class FaceView:
     @cached_property
     def region(self) -> np.ndarray:
         """(S, S) bool: the face of the foundation, eyes and mouth included."""
-        skin = (self.weight > 0).astype(np.uint8)
-        padded = cv2.copyMakeBorder(skin, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        cv2.floodFill(padded, None, (0, 0), 2)
-        return np.asarray(padded[1:-1, 1:-1] != 2)
+        from extreme3d_fast.bump_network import _without_openings
+
+        return _without_openings(self.weight > 0)
 
     @cached_property
     def mm_per_pixel(self) -> float:

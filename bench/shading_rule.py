@@ -26,14 +26,20 @@ import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, mask_array
 from extreme3d_fast._shading import (
+    LIGHT_RIDGE,
     blur,
     check_photo,
     f32,
     face_window,
+    fit_light,
     foundation_normals,
     gradient,
+    harmonics,
+    light_samples,
     linear_rgb,
+    lost_pixels,
     luminance,
+    square,
 )
 from extreme3d_fast.camera import Camera
 
@@ -78,15 +84,6 @@ _LONGEST_WAVE = 30.0
 """Relief of longer waves belongs to the foundation."""
 _GAIN = 3.0
 """Makes up for what the limits above take away; chosen by eye on portraits of all ages."""
-
-# Shading is sampled on every n-th pixel in x and y; it has nine unknowns.
-_FIT_STRIDE = 4
-_FIT_ROUNDS = 6
-# Tukey's constant on scaled residuals; beyond it a pixel (hair, brow, occluder) has no say.
-_TUKEY = 3.0
-# Ridge per harmonic, relative to the sample count: orders 0-1 free, order 2 held small, because a
-# visible face covers less than half of the sphere of normals.
-_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
 @dataclass(frozen=True)
@@ -146,22 +143,13 @@ def estimate_bump(
     cut = (window.rows, window.columns)
     rgb, w, z = rgb[cut], w[cut], z[cut]
 
-    # Pixels that show skin with some shading left in it: neither padding nor clipped, nor next to
-    # them, where resampling and compression have mixed the two.
-    red, green, blue = cv2.split(rgb)
-    lost = (np.maximum(np.maximum(red, green), blue) <= 2) | (
-        np.minimum(np.minimum(red, green), blue) >= 252
-    )
-    side = 2 * max(round(_LOST_MARGIN / mm), 1) + 1
-    lost_or_near = cv2.dilate(lost.view(np.uint8), np.ones((side, side), np.uint8))
-    trusted = (w > 0.02) & (lost_or_near == 0)
+    trusted = (w > 0.02) & ~lost_pixels(rgb, _LOST_MARGIN / mm)
     if seen is not None:
-        side = 2 * max(round(_OCCLUDER_MARGIN / mm), 1) + 1
-        trusted &= cv2.erode(seen[cut], np.ones((side, side), np.uint8)) > 0
+        trusted &= cv2.erode(seen[cut], square(_OCCLUDER_MARGIN / mm)) > 0
     trust = trusted.astype(np.float32)
 
     bright = luminance(linear_rgb(rgb))
-    light = fit_light(
+    light = photo_light(
         blur(bright, 1.0 / mm),
         trusted & (w > 0.3) & np.isfinite(z),
         foundation_normals(z, mm),
@@ -265,47 +253,22 @@ def _box_mean(a: Float32, side: int) -> Float32:
     return f32(cv2.blur(a, (side, side), borderType=cv2.BORDER_REPLICATE))
 
 
-def fit_light(
+def photo_light(
     brightness: Float32, use: npt.NDArray[np.bool_], normals: tuple[Float32, ...]
 ) -> Light:
-    """Robust second-order spherical-harmonic light of a photo on the foundation's normals.
-
-    Args:
-        brightness: (h, w) float32 linear luminance, lightly smoothed.
-        use: (h, w) pixels that may be skin.
-        normals: three (h, w) float32 components.
-    """
-    stride = slice(_FIT_STRIDE // 2, None, _FIT_STRIDE)
-    sample = use[stride, stride]
-    y = brightness[stride, stride][sample].astype(np.float64)
+    """Light of a photo on the foundation's normals; arguments as of `light_samples`."""
+    y, basis = light_samples(brightness, use, normals)
     if len(y) < 50:
         flat = np.full_like(brightness, max(float(np.median(brightness)), 1e-3))
         return Light(flat, float(flat[0, 0]), np.zeros(2))
     middle = max(float(np.median(y)), 1e-4)
-    harmonics = np.stack(_harmonics(*(n[stride, stride][sample] for n in normals)), axis=-1)
-    harmonics = harmonics.astype(np.float64)
-    ridge = np.diag(_RIDGE) * len(y)
-    # The ridge pulls towards an evenly lit face of median brightness.
-    target = y - middle
-    trust = np.ones_like(y)
-    light = np.zeros(9)
-    for _ in range(_FIT_ROUNDS):
-        weighted = harmonics * trust[:, None]
-        light = np.linalg.solve(weighted.T @ harmonics + ridge, weighted.T @ target)
-        error = target - harmonics @ light
-        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-3 * middle
-        trust = np.square(np.clip(1 - np.square(error / (_TUKEY * scale)), 0, 1))
-    first = harmonics[:, :4] * trust[:, None]
-    c = np.linalg.solve(first.T @ harmonics[:, :4] + ridge[:4, :4], first.T @ target)
+    light, trust = fit_light(y, basis, middle)
+    first = basis[:, :4] * trust[:, None]
+    ridge = np.diag(LIGHT_RIDGE[:4]) * len(y)
+    c = np.linalg.solve(first.T @ basis[:, :4] + ridge, first.T @ (y - middle))
     frontal = max(middle + float(c[0] - c[3]), 0.3 * middle)
     shading = np.full_like(brightness, middle)
-    for coefficient, harmonic in zip(light, _harmonics(*normals), strict=True):
+    for coefficient, harmonic in zip(light, harmonics(*normals), strict=True):
         shading += np.float32(coefficient) * harmonic
     np.maximum(shading, np.float32(0.15 * middle), out=shading)
     return Light(shading, frontal, c[1:3] / frontal)
-
-
-def _harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
-    """The nine second-order spherical harmonics up to constant factors."""
-    one = np.ones_like(nx)
-    return one, nx, ny, nz, nx * ny, nx * nz, ny * nz, nx * nx - ny * ny, 3 * nz * nz - one

@@ -35,7 +35,8 @@ train_network = importlib.import_module("train_network")
 functional = torch.nn.functional
 SIDE = relief_store.WINDOW
 Y, X = np.mgrid[:SIDE, :SIDE].astype(np.float32)
-FACE = ((X - 191.5) / 100) ** 2 + ((Y - 191.5) / 130) ** 2 < 1
+RADIUS = np.hypot((X - 191.5) / 100, (Y - 191.5) / 130)
+FACE = RADIUS < 1
 STEPS = 4
 
 
@@ -48,7 +49,7 @@ def window(seed: int = 0) -> dict[str, np.ndarray]:
     """A window as the store has it: a bowl for a face, with smooth relief that darkens it."""
     rng = np.random.default_rng(seed)
     relief = cv2.GaussianBlur(rng.normal(size=(SIDE, SIDE)).astype(np.float32), (0, 0), 5)
-    relief *= 0.3 / relief.std()
+    relief *= 0.3 / relief.std() * np.clip(5 * (1 - RADIUS), 0, 1)  # fades out at the border
     half = np.stack([X - 191.5, Y - 191.5], 2)[::2, ::2] / 300 + 0.5 / 300
     face = FACE[::2, ::2]
     shade = 140 - 100 * relief + rng.normal(0, 2, (SIDE, SIDE))
@@ -59,6 +60,7 @@ def window(seed: int = 0) -> dict[str, np.ndarray]:
         "mask": FACE.astype(np.uint8),
         "bump": (relief * FACE).astype(np.float16),
         "trust": (255 * FACE).astype(np.uint8),
+        "detail_only": np.float32(0),
     }
 
 
@@ -153,12 +155,15 @@ def test_zeros_round_the_photo_stand_for_the_authors_padding():
 # === Loss ===
 
 
-def batch_of(bump: np.ndarray, trust: float = 1.0, mask: int = 1) -> dict[str, torch.Tensor]:
+def batch_of(
+    bump: np.ndarray, trust: float = 1.0, mask: int = 1, *, detail_only: bool = False
+) -> dict[str, torch.Tensor]:
     bump = torch.from_numpy(np.float32(bump))[None]
     return {
         "bump": bump,
         "trust": torch.full(bump.shape, round(255 * trust), dtype=torch.uint8),
         "mask": torch.full(bump.shape, mask, dtype=torch.uint8),
+        "detail_only": torch.tensor([float(detail_only)]),
     }
 
 
@@ -203,6 +208,21 @@ def test_what_hides_the_face_is_pulled_flat_gently():
     bump_loss.BumpLoss()((got, torch.zeros(1, 1, 8, 8)), trusted)["bump"].backward()
     share = float(got.grad[..., 6].abs().sum() / got.grad[..., 1].abs().sum())
     assert share == pytest.approx(bump_loss.OCCLUDED_WEIGHT, rel=1e-4)
+
+
+def test_photos_say_little_of_form_and_all_of_detail():
+    n = 64
+    y, x = np.mgrid[:n, :n]
+    loss, nothing = bump_loss.BumpLoss(gradient=0.0), np.zeros((n, n))
+    for error, share in (
+        (np.ones((n, n)), bump_loss.FORM_WEIGHT),
+        (1.0 - 2 * ((x + y) % 2), 1.0),  # no form: the average of any cell is 0
+    ):
+        out = (torch.from_numpy(np.float32(error))[None, None], torch.zeros(1, 1, n, n))
+        photo, synthetic = (
+            float(loss(out, batch_of(nothing, detail_only=d))["bump"]) for d in (True, False)
+        )
+        assert photo == pytest.approx(share * synthetic, rel=1e-4)
 
 
 def test_unknown_pixels_teach_no_mask():
@@ -302,6 +322,16 @@ def test_slopes_of_the_relief_turn_and_mirror_with_the_normals():
     gy, gx = np.gradient(out["bump"])
     np.testing.assert_allclose(gx[inside] * 127, out["normal"][inside][..., 0], atol=0.6)
     np.testing.assert_allclose(gy[inside] * 127, out["normal"][inside][..., 1], atol=0.6)
+
+
+def test_a_step_in_depth_is_not_trusted_and_a_slope_is():
+    w = window()
+    w["trust"][:] = 255
+    w["bump"] = (0.2 * X + 2 * (X > 200)).astype(np.float32)
+    trust = bump_dataset.transformed(w, np.eye(2, 3), SIDE)["trust"]
+    assert not trust[:, 199:203].any()
+    assert (trust[:, 5:195] == 255).all()
+    assert (trust[:, 206:-5] == 255).all()
 
 
 def test_nothing_is_known_beyond_the_window():

@@ -10,12 +10,10 @@ UNKNOWN = 255  # in masks
 OCCLUDED_WEIGHT = 0.05  # of "no relief" on what is not face, beside a trusted target's 1
 BORDER = 3  # px of the mask's map on each side of a change
 BORDER_WEIGHT = 4.0
-
-
-# Shape from shading leaves waves beyond some 15 mm to the foundation, synthetic photos tell them:
-# of those the network hears this much from photos.
+# Photos' targets hold no form, waves beyond some 15 mm: shape from shading leaves them to the
+# foundation. Synthetic photos tell them; photos' say in them is this much.
 FORM_WEIGHT = 0.15
-FORM_CELL = 8  # px, the average over three cells each way is form
+FORM_CELL = 8  # px: the average over three cells each way is form
 
 
 class BumpLoss(nn.Module):

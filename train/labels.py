@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from preview import sheet
 from store import (
     DISTANCE,
     STORE_CAMERA,
@@ -302,10 +303,7 @@ def contact_sheet(
             cv2.circle(over, (round(x), round(y)), 1, (0, 255, 0), -1)
         cv2.putText(over, title, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 0), 1)
         tiles.append(np.hstack([plain, over])[:, :, ::-1])
-    columns = 4
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    cv2.imwrite(str(path), np.vstack(rows))
+    cv2.imwrite(str(path), sheet(tiles, 4))
 
 
 def offset(free: dict[int, tuple[Float, LandmarkFit]], teachers: Teachers) -> Float:

@@ -1,9 +1,12 @@
-"""Pictures for judging the model by eye: a painter's-algorithm renderer on OpenCV polygons."""
+"""Pictures for judging by eye: a painter's-algorithm renderer, relief in clay, sheets of tiles."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+
+# Of shaded relief, towards it, from above on the left; camera frame.
+LIGHT = np.array([-0.5, -0.6, -0.62])
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -53,5 +56,23 @@ def render(vertices, faces, colors=None, *, yaw=0.0, pitch=0.0, size=400, supers
 
 
 def sheet(images, columns):
+    """Pictures of one size in rows; the last row is filled up with black."""
+    images = [*images, *[np.zeros_like(images[0])] * (-len(images) % columns)]
     rows = [np.hstack(images[i : i + columns]) for i in range(0, len(images), columns)]
     return np.vstack(rows)
+
+
+def shaded(normals: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: grey clay with such unit normals (camera frame) under LIGHT."""
+    grey = 40 + 190 * np.maximum(normals @ (LIGHT / np.linalg.norm(LIGHT)), 0)
+    return np.repeat(grey[..., None], 3, 2).astype(np.uint8)
+
+
+def shaded_depth(depth: np.ndarray, mm_per_pixel: float) -> np.ndarray:
+    """(H, W, 3) uint8: a surface of such depth (mm) in clay, black where it is infinite or ends."""
+    there = np.isfinite(depth)
+    zy, zx = np.gradient(np.where(there, depth, 0) / mm_per_pixel)
+    normals = np.stack([zx, zy, -np.ones_like(zx)], -1)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    inner = cv2.erode(there.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return shaded(normals) * inner[..., None]

@@ -21,13 +21,17 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from preview import sheet
 from relief_store import CROP, UNKNOWN, WINDOW, SetWriter, open_set, window, window_origin
 from store import is_held_out, person_of
 
 from extreme3d_fast import Reconstructor, _shading
+from extreme3d_fast.camera import Camera
 from extreme3d_fast.detect import transform_points as transform_pixels
-from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
-from extreme3d_fast.rasterize import interpolate, rasterize
+from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.mesh import Csr, rotate_vectors, transform_points, vertex_normals
+from extreme3d_fast.occlusion import _disc
+from extreme3d_fast.rasterize import Raster, interpolate, rasterize
 from extreme3d_fast.reconstructor import _face_size, _photo_in_crop
 from extreme3d_fast.smooth_depth import smooth_depth
 
@@ -46,10 +50,6 @@ MAX_OUTSIDE = 0.15  # of the face beyond the photo
 MIN_FACE = 60.0  # px, height in the photo
 MIN_CONFIDENCE = 0.9
 ADULT = 30  # years: all photos of UTKFace from there on, every third of the younger
-
-# Windows good enough to learn relief from: face's height in the photo in px, distance from the
-# landmarks in mm, shares of the face that are hidden by anything, and by hair; see `sharpness`.
-CLEAN_FACE, CLEAN_FIT, CLEAN_HIDDEN, CLEAN_HAIR, CLEAN_SHARPNESS = 110.0, 4.0, 0.06, 0.05, 0.009
 
 # CelebAMask-HQ's classes
 FACE_CLASSES = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12)
@@ -78,7 +78,7 @@ class View:
     place: Float  # (S, S, 3) of the foundation in the mean head at rest, mm
     in_photo: Mask
     mm_per_pixel: float
-    camera: Any
+    camera: Camera
     camera_from_head: Float
     crop_from_image: Float
     face_px: float
@@ -132,12 +132,8 @@ class Viewer:
             gap = np.linalg.norm(got - want, axis=1)
 
         head = model.vertices(foundation.identity, foundation.expression)
-        skin = head[: model.skin_vertex_count]
-        normals = vertex_normals(skin, model.faces, faces_of_vertex=self.pipeline._faces_of_vertex)
-        in_camera = transform_points(pose, skin)
-        raster = rasterize(in_camera, model.faces, camera)
-        weight = interpolate(raster, model.face_weight, model.faces)
-        depth = smooth_depth(raster, in_camera, rotate_vectors(pose, normals), model.faces)
+        table = self.pipeline._faces_of_vertex
+        raster, weight, depth = rasterized(model, table, head, pose, camera)
         face = weight > 0
         if np.count_nonzero(face) < 5000:
             return "small"
@@ -168,9 +164,22 @@ class Viewer:
         )
 
 
-def disc(radius: float) -> UInt8:
-    side = 2 * max(round(radius), 1) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+def rasterized(
+    model: HeadModel, faces_of_vertex: Csr, head: Float, camera_from_head: Float, camera: Camera
+) -> tuple[Raster, Float, Float]:
+    """(raster, face weight, depth in mm) of a head's skin in a crop, as the pipeline draws it.
+
+    Args:
+        faces_of_vertex: `vertex_faces` of the skin.
+        head: (V, 3) vertices, mm.
+    """
+    skin = head[: model.skin_vertex_count]
+    normals = vertex_normals(skin, model.faces, faces_of_vertex=faces_of_vertex)
+    normals = rotate_vectors(camera_from_head, normals).astype(np.float32)
+    at = transform_points(camera_from_head, skin).astype(np.float32)
+    raster = rasterize(at, model.faces, camera)
+    weight = interpolate(raster, model.face_weight, model.faces)
+    return raster, weight, smooth_depth(raster, at, normals, model.faces)
 
 
 def lab(image: UInt8, sigma: float = 0.0) -> Float:
@@ -233,7 +242,7 @@ def _glasses(view: View, kind: Any, mask: UInt8) -> None:
         glasses, eyes = part & (kind == 2), part & (kind == 3)
         if not glasses.any():
             continue
-        inner = cv2.erode(part.view(np.uint8), disc(2.5 / view.mm_per_pixel)) > 0
+        inner = cv2.erode(part.view(np.uint8), _disc(2.5 / view.mm_per_pixel)) > 0
         inner &= glasses
         dark = unlike[inner].mean() if inner.sum() > 50 else 1.0
         if dark > (0.65 if eyes.sum() > 30 else 0.4):
@@ -264,10 +273,10 @@ def fasseg_mask(view: View, colours: UInt8, photo_shape: tuple[int, ...], glasse
     mask = (kind == 2).astype(np.uint8)
     # neck: skin below the jaw of the foundation, or below its chin where there is no foundation
     neck = view.there & (view.weight == 0) & (view.place[..., 1] < -35)
-    jaw = cv2.dilate((view.weight > 0).astype(np.uint8), disc(6 / view.mm_per_pixel)) > 0
+    jaw = cv2.dilate((view.weight > 0).astype(np.uint8), _disc(6 / view.mm_per_pixel)) > 0
     chin = np.flatnonzero((view.weight > 0).any(1))[-1]
     below = np.arange(CROP)[:, None] > chin
-    profile = cv2.dilate((view.weight > 0).astype(np.uint8), disc(12 / view.mm_per_pixel)) > 0
+    profile = cv2.dilate((view.weight > 0).astype(np.uint8), _disc(12 / view.mm_per_pixel)) > 0
     doubt = neck & jaw | ~view.there & ~below & ~profile
     mask[(mask == 1) & (neck | (~view.there & below))] = 0
     mask[(kind == 2) & doubt] = UNKNOWN
@@ -305,18 +314,18 @@ def worn_mask(view: View) -> UInt8 | None:
     mask = np.full((CROP, CROP), UNKNOWN, np.uint8)
     lower = face & (y < -28) & (y > -90) & (np.abs(x) < 50)
     cloth = (lower & (apart > 14)).astype(np.uint8)
-    cloth = cv2.morphologyEx(cloth, cv2.MORPH_CLOSE, disc(4 / view.mm_per_pixel))
-    cloth = cv2.erode(cloth, disc(2 / view.mm_per_pixel)) > 0
+    cloth = cv2.morphologyEx(cloth, cv2.MORPH_CLOSE, _disc(4 / view.mm_per_pixel))
+    cloth = cv2.erode(cloth, _disc(2 / view.mm_per_pixel)) > 0
     mask[cloth & lower | core & (apart > 8)] = 0
     # what is still less like skin, up to the nose, and one with the mask
     beyond = (face & (y < -10) & (apart > 24) | (mask == 0)).astype(np.uint8)
-    beyond = cv2.morphologyEx(beyond, cv2.MORPH_OPEN, disc(1.5 / view.mm_per_pixel))
+    beyond = cv2.morphologyEx(beyond, cv2.MORPH_OPEN, _disc(1.5 / view.mm_per_pixel))
     _, label = cv2.connectedComponents(beyond)
     mask[np.isin(label, np.unique(label[core & (beyond > 0)])) & (beyond > 0)] = 0
     if spread < 11:
         skin = face & (y > 0) & (y < 75) & (np.abs(x) < 60)
         skin &= np.linalg.norm(colour - tone, axis=-1) < 14
-        sure = cv2.erode(skin.astype(np.uint8), disc(2.5 / view.mm_per_pixel)) > 0
+        sure = cv2.erode(skin.astype(np.uint8), _disc(2.5 / view.mm_per_pixel)) > 0
         mask[sure] = 1
     mask[~view.in_photo] = 0
     return mask
@@ -325,7 +334,7 @@ def worn_mask(view: View) -> UInt8 | None:
 def sharpness(view: View, mask: UInt8) -> float:
     """Contrast of skin at its finest: spread of a Laplacian of Gaussian over brightness."""
     inner = (view.weight > 0.9) & (mask != 0)
-    inner = cv2.erode(inner.astype(np.uint8), disc(3)) > 0
+    inner = cv2.erode(inner.astype(np.uint8), _disc(3)) > 0
     if inner.sum() < 1000:
         return 0.0
     grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -347,35 +356,19 @@ def chosen(data: Path, folder: str) -> list[str]:
     return [n for n, age in zip(names, ages, strict=True) if age >= ADULT] + young[::3]
 
 
-def labelled(view: View, data: Path, name: str, shape: tuple[int, ...]) -> tuple[Any, Any] | None:
-    """(mask, classes or None) of a photo's crop."""
+def labelled(view: View, data: Path, name: str, shape: tuple[int, ...]) -> UInt8 | None:
+    """Mask of a photo's crop; None where that is not sure."""
     folder, stem = name.split("/")[0], Path(name).stem
     if folder == "celebamask":
         parsing = cv2.imread(str(data / "celebamask_parsing" / f"{stem}.png"), 0)
-        return celeba_mask(view, parsing, shape)
+        return celeba_mask(view, parsing, shape)[0]
     if folder == "fasseg_profile":
         path = data / "fasseg_profile_labels" / f"{stem}.png"
         colours = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
-        return fasseg_mask(view, colours, shape, stem.startswith(FASSEG_GLASSES)), None
+        return fasseg_mask(view, colours, shape, stem.startswith(FASSEG_GLASSES))
     if folder == "masked_people":
-        mask = worn_mask(view)
-        return None if mask is None else (mask, None)
-    return np.full((CROP, CROP), UNKNOWN, np.uint8), None
-
-
-def is_clean(view: View, mask: UInt8, kind: Any, sharp: float) -> bool:
-    """Whether relief can be learned from the photo's shading."""
-    face = view.weight > 0.3
-    hidden, hair = np.mean(mask[face] == 0), np.mean(np.isin(kind[face], (4, 5)))
-    glasses = np.mean(kind[face] == 2)
-    return bool(
-        view.face_px >= CLEAN_FACE
-        and view.fit < CLEAN_FIT
-        and hidden < CLEAN_HIDDEN
-        and hair < CLEAN_HAIR
-        and glasses < 0.002
-        and sharp > CLEAN_SHARPNESS
-    )
+        return worn_mask(view)
+    return np.full((CROP, CROP), UNKNOWN, np.uint8)
 
 
 def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> None:
@@ -411,12 +404,11 @@ def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> N
             if abs(abs(view.yaw) - yaw) > MAX_YAW_ERROR:
                 tally[f"{folder}: other yaw"] += 1
                 continue
-        label = labelled(view, data, key, photo.shape)
-        if label is None:
+        mask = labelled(view, data, key, photo.shape)
+        if mask is None:
             tally[f"{folder}: mask not sure"] += 1
             continue
-        mask, kind = label
-        if kind is not None and np.mean(mask[view.weight > 0.5] == 0) > 0.75:
+        if folder == "celebamask" and np.mean(mask[view.weight > 0.5] == 0) > 0.75:
             tally[f"{folder}: foundation off the face"] += 1
             continue
         sharp = sharpness(view, mask)
@@ -431,8 +423,6 @@ def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> N
             mask=window(mask, origin),
         )
         person = person_of(key)
-        clean = kind is not None and is_clean(view, mask, kind, sharp)
-        camera = view.camera
         entries = {
             "name": key,
             "person": person,
@@ -440,10 +430,9 @@ def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> N
             "kind": folder,
             "mm_per_pixel": np.float32(view.mm_per_pixel),
             "origin": np.array(origin, np.int32),
-            "camera": np.array([camera.fx, camera.fy, camera.cx, camera.cy]),
+            "camera": np.array(view.camera.pinhole),
             "rotation": np.asarray(view.camera_from_head[:3, :3], np.float32),
             "crop_from_image": np.asarray(view.crop_from_image, np.float64),
-            "clean": clean,
             "fit": np.float32(view.fit),
             "face_px": np.float32(view.face_px),
             "yaw": np.float32(view.yaw),
@@ -453,7 +442,6 @@ def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> N
         for field, value in entries.items():
             rows[field].append(value)
         tally[f"{folder}: taken"] += 1
-        tally[f"{folder}: clean"] += clean
     writer.finish(**{field: np.array(values) for field, values in rows.items()})
     for reason, count in sorted(tally.items()):
         print(f"{name}: {count:5d} {reason}")
@@ -480,16 +468,11 @@ def contact_sheet(out: Path, path: Path, names: list[str], count: int, seed: int
             over[edge > 0] = 255
             tile = cv2.resize(np.hstack([image, over]), None, fx=0.6, fy=0.6)
             text = f"{Path(entries['name'][i]).stem[-16:]} {entries['fit'][i]:.1f}"
-            text += (
-                f" {1000 * entries['sharpness'][i]:.0f}{' clean' if entries['clean'][i] else ''}"
-            )
+            text += f" {1000 * entries['sharpness'][i]:.0f}"
             cv2.putText(tile, text, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0), 1)
             tiles.append(tile[..., ::-1])
         print(f"{name}: {n} windows")
-    columns = 5
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    cv2.imwrite(str(path), np.vstack(rows))
+    cv2.imwrite(str(path), sheet(tiles, 5))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 A random head is drawn with relief and, independent of it, patterns of colour; its normals are those
 of the true depth, pixel by pixel. Our own estimator then looks at the photo; the target is the true
-depth less that of the estimated foundation.
+depth less that of the estimated foundation: relief, and form of the middle scales that the estimate
+misses. For every second photo it is the true depth less that of the true head: relief alone.
 
     python train/relief_synthesis.py --data ../shared/data --out ../train-data --sets 7
     python train/relief_synthesis.py --data ../shared/data --out ../train-data --sheet sheet.png
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from preview import shaded_depth, sheet
 from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, blur
 from relief_fields import FaceMap
+from relief_photos import rasterized
 from relief_scans import load_scan_relief
 from relief_store import CROP, MAX_BUMP, UNKNOWN, SetWriter, band, window, window_origin
 from store import is_held_out
@@ -40,15 +43,15 @@ from extreme3d_fast._shading import foundation_normals
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.estimator import FoundationEstimator
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_faces, vertex_normals
+from extreme3d_fast.mesh import transform_points, vertex_faces, vertex_normals
 from extreme3d_fast.pose import FACE_CENTER
-from extreme3d_fast.rasterize import interpolate, rasterize
+from extreme3d_fast.rasterize import rasterize
 from extreme3d_fast.smooth_depth import smooth_depth
 
 PHOTO = 560  # px
 PX_PER_MM = 1.8
 MAX_TRIES = 12
-EXACT = 2  # every so manieth target is against the true head: relief, and no form
+EXACT = 2  # one target in so many is against the true head
 MAX_OFF = 12.0  # mm: foundations that err more in depth are no use
 MAX_SHIFT = 6.5  # mm: nor those that lie further from the face in the picture
 # Light scattered below the skin: share and reach in mm, per channel.
@@ -640,22 +643,16 @@ class TargetMaker:
         """The target for a foundation: its camera, camera_from_head and (V, 3) vertices."""
         model = self.model
         skin = head[: model.skin_vertex_count]
-        normals = vertex_normals(skin, model.faces, faces_of_vertex=self.table)
-        at = transform_points(pose, skin).astype(np.float32)
         # where the estimate puts the face in the photo
         face = model.face_weight > 0.5
         back = np.linalg.inv(crop_from_image)
-        guess = np.asarray(camera.project(at[face]), np.float64) @ back[:2, :2].T + back[:2, 2]
+        guess = camera.project(transform_points(pose, skin[face])) @ back[:2, :2].T + back[:2, 2]
         truth = photo.head[: model.skin_vertex_count][face] @ photo.camera_from_head[:3, :3].T
         truth = truth + photo.camera_from_head[:3, 3]
         off = np.linalg.norm(guess - photo.camera.project(truth), axis=1) / PX_PER_MM
         if off.mean() > MAX_SHIFT:
             return None
-        raster = rasterize(at, model.faces, camera)
-        weight = interpolate(raster, model.face_weight, model.faces)
-        depth = smooth_depth(
-            raster, at, rotate_vectors(pose, normals).astype(np.float32), model.faces
-        )
+        _, weight, depth = rasterized(model, self.table, head, pose, camera)
         region = weight > 0
         if region.sum() < 5000:
             return None
@@ -671,9 +668,8 @@ class TargetMaker:
         true = (true - np.median(true[both])) * (mm / true_mm)
         gap = true - (depth - middle)
         # Trust: skin that both show, off the edges of either.
-        steep = np.minimum(slope_weight(depth, mm),
-                           slope_weight(np.where(seen, true, np.inf), mm))  # fmt: skip
-        trust = np.where(both & (flesh > 0.99) & inside, steep, 0).astype(np.float32)
+        gentle = slope_weight(depth, mm), slope_weight(np.where(seen, true, np.inf), mm)
+        trust = np.where(both & (flesh > 0.99) & inside, np.minimum(*gentle), 0).astype(np.float32)
         sure = trust > 0.5
         if sure.sum() < 3000:
             return None
@@ -864,23 +860,7 @@ def write_bench(synthesizer: ReliefSynthesizer, file: Path, count: int = 12) -> 
     np.savez_compressed(file, **{name: np.array(values) for name, values in out.items()})
 
 
-def shaded(depth: np.ndarray, mm: float) -> np.ndarray:
-    """(H, W, 3) uint8: the surface in grey under a light from the upper left."""
-    there = np.isfinite(depth)
-    z = np.where(there, depth, 0).astype(np.float32) / mm
-    zx, zy = (
-        cv2.Sobel(z, cv2.CV_32F, 1, 0, scale=1 / 8),
-        cv2.Sobel(z, cv2.CV_32F, 0, 1, scale=1 / 8),
-    )
-    light = np.array([-0.45, -0.5, -0.74])
-    lambert = (zx * light[0] + zy * light[1] - light[2]) / np.sqrt(1 + zx * zx + zy * zy)
-    grey = np.where(
-        cv2.erode(there.astype(np.uint8), np.ones((3, 3))) > 0, 235 * np.maximum(lambert, 0), 0
-    )
-    return np.repeat(np.clip(grey, 0, 255)[..., None], 3, 2).astype(np.uint8)
-
-
-def sheet(synthesizer, maker, seed: int, first: int, count: int = 24) -> np.ndarray:
+def draw(synthesizer, maker, seed: int, first: int, count: int = 24) -> np.ndarray:
     """RGB picture: photo, foundation + bump, mask (red: no trust) of some samples."""
     tiles = []
     for i in range(count):
@@ -889,10 +869,8 @@ def sheet(synthesizer, maker, seed: int, first: int, count: int = 24) -> np.ndar
         mask = np.where(target.mask == UNKNOWN, 128, 255 * target.mask)[..., None].repeat(3, 2)
         half = (target.image // 2 + mask // 2).astype(np.uint8)
         half[..., 1:][(target.trust < 0.5) & (target.weight > 0)] //= 2
-        tiles.append(np.hstack([target.image, shaded(depth, target.mm_per_pixel), half]))
-    columns = 4
-    tiles = [np.vstack(tiles[i::columns]) for i in range(columns)]
-    return np.hstack(tiles)
+        tiles.append(np.hstack([target.image, shaded_depth(depth, target.mm_per_pixel), half]))
+    return sheet(tiles, 4)
 
 
 def main() -> None:
@@ -921,7 +899,7 @@ def main() -> None:
     maker = TargetMaker(model)
     if options.sheet:
         start = time.perf_counter()
-        picture = sheet(synthesizer, maker, options.seed, options.first * options.count)
+        picture = draw(synthesizer, maker, options.seed, options.first * options.count)
         print(f"{1e3 * (time.perf_counter() - start) / 24:.0f} ms a sample")
         cv2.imwrite(str(options.sheet), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         return

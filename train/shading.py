@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from preview import shaded_depth, sheet
 from relief_photos import winners
 from relief_store import UNKNOWN, WINDOW, band, map_path, open_set
 
@@ -118,27 +119,16 @@ def accepted(measures: dict[str, float]) -> bool:
     )
 
 
-def shaded(depth: Float, mm: float) -> npt.NDArray[np.uint8]:
-    """(H, W) picture of a surface under light from above left; black where depth is infinite."""
-    there = np.isfinite(depth)
-    gy, gx = np.gradient(np.where(there, depth, 0) / mm)
-    light = np.array([-0.45, -0.5, -0.74])
-    cosine = (gx * light[0] + gy * light[1] - light[2]) / np.sqrt(1 + gx**2 + gy**2)
-    return np.asarray(255 * np.clip(cosine, 0, 1) * there, np.uint8)
-
-
-def sheet(maps: dict[str, Any], entries: dict[str, Any], rows: Any, path: Path) -> None:
+def draw(maps: dict[str, Any], entries: dict[str, Any], rows: Any, path: Path) -> None:
     """Photos beside their foundations with relief."""
     tiles = []
     for i in rows:
         depth, bump = (np.asarray(maps[k][i], np.float32) for k in ("depth", "bump"))
-        relief = shaded(depth + bump, float(entries["mm_per_pixel"][i]))
-        tile = np.concatenate([maps["image"][i], np.repeat(relief[..., None], 3, 2)], 1)
+        relief = shaded_depth(depth + bump, float(entries["mm_per_pixel"][i]))
+        tile = np.hstack([maps["image"][i], relief])
         tiles.append(cv2.resize(tile, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-    columns = 5
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    lines = [np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)]
-    cv2.imwrite(str(path), np.concatenate(lines, 0)[..., ::-1])
+    if tiles:
+        cv2.imwrite(str(path), sheet(tiles, 5)[..., ::-1])
 
 
 def main() -> None:
@@ -174,7 +164,7 @@ def main() -> None:
     if options.sheet:
         maps, entries = open_set(prefix)
         shown = np.random.default_rng(1).permutation(np.flatnonzero(relief))[:40]
-        sheet(maps, entries, shown, options.sheet)
+        draw(maps, entries, shown, options.sheet)
 
 
 def arguments() -> argparse.Namespace:

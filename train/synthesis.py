@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from preview import sheet
 from store import DISTANCE, STORE_CAMERA, STORE_MM, STORE_SIZE
 from synthetic_scene import (
     Piece,
@@ -505,7 +506,7 @@ def label_points(model: HeadModel, sample: Sample) -> np.ndarray:
     return STORE_CAMERA.project(points @ sample.rotation.T + sample.translation)
 
 
-def sheet(synthesizer: Synthesizer, seed: int, first: int, count: int = 60) -> np.ndarray:
+def draw(synthesizer: Synthesizer, seed: int, first: int, count: int = 60) -> np.ndarray:
     """RGB picture of samples, every other with its landmarks."""
     tiles = []
     for i in range(count):
@@ -515,8 +516,7 @@ def sheet(synthesizer: Synthesizer, seed: int, first: int, count: int = 60) -> n
             for x, y in label_points(synthesizer.model, sample)[::3]:
                 cv2.circle(tile, (int(x), int(y)), 0, (0, 255, 0), -1)
         tiles.append(tile)
-    columns = 10
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, count, columns)])
+    return sheet(tiles, 10)
 
 
 def main() -> None:
@@ -535,7 +535,7 @@ def main() -> None:
     synthesizer = Synthesizer(HeadModel.load(), options.data, options.out / "synthesis_cache")
     if options.sheet:
         start = time.perf_counter()
-        picture = sheet(synthesizer, options.seed, options.first * options.count)
+        picture = draw(synthesizer, options.seed, options.first * options.count)
         print(f"{1e3 * (time.perf_counter() - start) / 60:.1f} ms a sample")
         cv2.imwrite(str(options.sheet), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         return

@@ -18,7 +18,7 @@ from bump_dataset import SHARES, STRIDE, Crops, Windows, clean, collate, inputs,
 from bump_loss import BumpLoss, differences
 from bump_network import SETTINGS, BumpNetwork
 from pasting import Occluders
-from preview import sheet
+from preview import shaded, sheet
 from torch import Tensor, nn
 from torch.nn import functional as F
 from train_network import fit, prepare
@@ -26,7 +26,6 @@ from train_network import fit, prepare
 COUNTS = {"photos": 80, "synthetic": 64, "profiles": 24, "masked": 32}  # windows to judge by
 RELIEF = ("photos", "synthetic")  # kinds with targets
 PREVIEWS = {"photos": 6, "synthetic": 4, "profiles": 1, "masked": 3}
-LIGHT = (-0.5, -0.6, -0.62)  # towards it; x right, y down, z away
 
 
 def main() -> None:
@@ -176,13 +175,13 @@ class Validation:
                 normal = self.batch["normal"][i].float() / 127
                 mm = self.mm_per_pixel[i]
                 face = (self.batch["trust"][i] > 0).numpy()[:-1, :-1, None]
-                target = shaded(normals(normal, self.batch["bump"][i], mm))
-                ours = shaded(normals(normal, bump[i] * (normal != 0).any(-1), mm))
+                target = shaded(normals(normal, self.batch["bump"][i], mm).numpy())
+                ours = shaded(normals(normal, bump[i] * (normal != 0).any(-1), mm).numpy())
                 seen = (0.25 + 0.75 * mask[i].numpy()[..., None]) * photo
                 row = [photo[:-1, :-1], np.where(face, target, 60), ours, seen[:-1, :-1]]
                 tiles += [np.ascontiguousarray(x.astype(np.uint8)) for x in row]
         if tiles:
-            cv2.imwrite(str(path), sheet(tiles, 8 if len(tiles) % 8 == 0 else 4)[..., ::-1])
+            cv2.imwrite(str(path), sheet(tiles, 8)[..., ::-1])
 
 
 def normals(foundation: Tensor, bump: Tensor, mm_per_pixel: Tensor) -> Tensor:
@@ -197,13 +196,6 @@ def normals(foundation: Tensor, bump: Tensor, mm_per_pixel: Tensor) -> Tensor:
     x = n[..., 0] / nz + torch.diff(bump, dim=-1)[..., :-1, :] / mm_per_pixel
     y = n[..., 1] / nz + torch.diff(bump, dim=-2)[..., :-1] / mm_per_pixel
     return F.normalize(torch.stack([x, y, -torch.ones_like(x)], -1), dim=-1)
-
-
-def shaded(normal: Tensor) -> np.ndarray:
-    """(H, W, 3) grey picture, light from above on the left."""
-    light = torch.tensor(LIGHT)
-    grey = 40 + 190 * (normal @ (light / light.norm())).clamp(min=0)
-    return grey.numpy()[..., None].repeat(3, -1)
 
 
 def overlaps(probability: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What shape from shading and the bump-map network share: linear light and foundation normals."""
+"""Light on a face, for shape from shading and the bump network: linear RGB, normals, harmonics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from ._arrays import Float32, UInt8, float_array
 from .camera import Camera
 
+Bool = npt.NDArray[np.bool_]
+
 # sRGB code value -> linear light in [0, 1] (IEC 61966-2-1).
 _CODE = np.arange(256) / 255.0
 _LINEAR_FROM_SRGB = np.where(
@@ -24,6 +26,15 @@ _LUMINANCE = np.array([[0.45, 0.45, 0.10]], np.float32)
 # Normals are taken from depth smoothed by this much, mm: facets and fit errors at the nose and
 # eyelids must not enter the shading.
 _NORMAL_SMOOTHING = 1.5
+
+# Light is sampled on every n-th pixel in x and y, since it has nine unknowns.
+_FIT_STRIDE = 4
+_FIT_ROUNDS = 6
+# Tukey's constant on scaled residuals; beyond it a pixel (hair, brow, occluder) has no say.
+_TUKEY = 3.0
+# Ridge per harmonic, relative to the sample count: orders 0-1 free, order 2 held small, because a
+# visible face covers less than half of the sphere of normals.
+LIGHT_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
 @dataclass(frozen=True)
@@ -125,3 +136,63 @@ def foundation_normals(depth: Float32, mm_per_pixel: float) -> tuple[Float32, Fl
     zx, zy = gradient(z)
     n = f32(1 / np.sqrt(1 + zx * zx + zy * zy))
     return f32(zx * n), f32(zy * n), -n
+
+
+def harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
+    """The nine second-order spherical harmonics up to constant factors."""
+    one = np.ones_like(nx)
+    return one, nx, ny, nz, nx * ny, nx * nz, ny * nz, nx * nx - ny * ny, 3 * nz * nz - one
+
+
+def light_samples(
+    bright: Float32, use: Bool, normals: tuple[Float32, ...]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Luminance (n,) and harmonics (n, 9) of some of the pixels that may be skin.
+
+    Args:
+        bright: (h, w) linear luminance, lightly smoothed.
+        use: (h, w) pixels that may be skin.
+        normals: three (h, w) components.
+    """
+    stride = slice(_FIT_STRIDE // 2, None, _FIT_STRIDE)
+    sample = use[stride, stride]
+    basis = np.stack(harmonics(*(n[stride, stride][sample] for n in normals)), axis=-1)
+    return bright[stride, stride][sample].astype(np.float64), basis.astype(np.float64)
+
+
+def fit_light(
+    samples: npt.NDArray[np.float64], basis: npt.NDArray[np.float64], level: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Robust light on `light_samples`.
+
+    Returns:
+        (9,) coefficients of luminance less `level`, and Tukey's weight of each sample (n,).
+    """
+    # The ridge pulls towards an evenly lit face.
+    ridge = np.diag(LIGHT_RIDGE) * len(samples)
+    target = samples - level
+    trust = np.ones_like(target)
+    coefficients = np.zeros(9)
+    for _ in range(_FIT_ROUNDS):
+        weighted = basis * trust[:, None]
+        coefficients = np.linalg.solve(weighted.T @ basis + ridge, weighted.T @ target)
+        error = target - basis @ coefficients
+        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-3 * level
+        trust = np.square(np.clip(1 - np.square(error / (_TUKEY * scale)), 0, 1))
+    return coefficients, trust
+
+
+def square(reach: float) -> UInt8:
+    """Kernel that reaches so many pixels, at least one, to each side."""
+    side = 2 * max(round(reach), 1) + 1
+    return np.ones((side, side), np.uint8)
+
+
+def lost_pixels(rgb: UInt8, margin: float) -> Bool:
+    """Pixels that hold no shading: padding and clipped ones, and those within `margin` px of them,
+    where resampling and compression have mixed the two."""
+    red, green, blue = cv2.split(rgb)
+    lost = (np.maximum(np.maximum(red, green), blue) <= 2) | (
+        np.minimum(np.minimum(red, green), blue) >= 252
+    )
+    return np.asarray(cv2.dilate(lost.view(np.uint8), square(margin)) > 0)

@@ -24,9 +24,14 @@ from ._shading import (
     check_photo,
     f32,
     face_window,
+    fit_light,
     foundation_normals,
+    harmonics,
+    light_samples,
     linear_rgb,
+    lost_pixels,
     luminance,
+    square,
 )
 from .camera import Camera
 
@@ -45,15 +50,9 @@ _LOST_MARGIN = 1.0
 _OCCLUDER_MARGIN = 3.0
 """Distance kept from occluders: their edges are soft and shade the skin."""
 
-# Light: sampled on every n-th pixel in x and y, since it has nine unknowns.
-_FIT_STRIDE = 4
-_FIT_ROUNDS = 6
+# Light.
 _LIGHT_SMOOTHING = 1.0
-_TUKEY = 3.0
-"""Tukey's constant on scaled residuals; beyond it a pixel (hair, brow, occluder) has no say."""
-_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
-"""Per harmonic, relative to the sample count: orders 0-1 free, order 2 held small, because a
-visible face covers less than half of the sphere of normals."""
+_LEAST_SAMPLES = 50
 _LEAST_SHADING = 0.15
 """Of the face's median: light from nowhere near still leaves something."""
 _SLOPE_STEP = 0.05
@@ -105,7 +104,7 @@ class _Light:
         inverse = f32(1 / np.sqrt(1 + zx * zx + zy * zy))
         normals = (f32(zx * inverse), f32(zy * inverse), -inverse)
         out = np.full_like(zx, self.level)
-        for coefficient, harmonic in zip(self.coefficients, _harmonics(*normals), strict=True):
+        for coefficient, harmonic in zip(self.coefficients, harmonics(*normals), strict=True):
             out += np.float32(coefficient) * harmonic
         return f32(np.maximum(out, np.float32(_LEAST_SHADING * self.level)))
 
@@ -146,9 +145,9 @@ def shape_from_shading(
     cut = (window.rows, window.columns)
     rgb, w, z = rgb[cut], w[cut], z[cut]
     region = w > 0
-    trusted = region & np.isfinite(z) & ~_lost(rgb, mm)
+    trusted = region & np.isfinite(z) & ~lost_pixels(rgb, _LOST_MARGIN / mm)
     if seen is not None:
-        trusted &= cv2.erode(seen[cut], _square(_OCCLUDER_MARGIN / mm)) > 0
+        trusted &= cv2.erode(seen[cut], square(_OCCLUDER_MARGIN / mm)) > 0
 
     linear = linear_rgb(rgb)
     bright = luminance(linear)
@@ -191,34 +190,13 @@ def shape_from_shading(
     return out
 
 
-def _harmonics(nx: Float32, ny: Float32, nz: Float32) -> tuple[Float32, ...]:
-    """The nine second-order spherical harmonics up to constant factors."""
-    one = np.ones_like(nx)
-    return one, nx, ny, nz, nx * ny, nx * nz, ny * nz, nx * nx - ny * ny, 3 * nz * nz - one
-
-
 def _fit_light(bright: Float32, use: Bool, normals: tuple[Float32, ...]) -> _Light:
-    """Light of a photo on the foundation's normals, by Tukey's weights."""
-    stride = slice(_FIT_STRIDE // 2, None, _FIT_STRIDE)
-    sample = use[stride, stride]
-    y = bright[stride, stride][sample].astype(np.float64)
-    if len(y) < 50:
+    """Light of a photo on the foundation's normals."""
+    y, basis = light_samples(bright, use, normals)
+    if len(y) < _LEAST_SAMPLES:
         return _Light(max(float(np.median(bright)), 1e-3), np.zeros(9))
     level = max(float(np.median(y)), 1e-4)
-    harmonics = np.stack(_harmonics(*(n[stride, stride][sample] for n in normals)), axis=-1)
-    harmonics = harmonics.astype(np.float64)
-    ridge = np.diag(_RIDGE) * len(y)
-    # The ridge pulls towards an evenly lit face of median luminance.
-    target = y - level
-    trust = np.ones_like(y)
-    coefficients = np.zeros(9)
-    for _ in range(_FIT_ROUNDS):
-        weighted = harmonics * trust[:, None]
-        coefficients = np.linalg.solve(weighted.T @ harmonics + ridge, weighted.T @ target)
-        error = target - harmonics @ coefficients
-        scale = 1.4826 * float(np.median(np.abs(error))) + 1e-3 * level
-        trust = np.square(np.clip(1 - np.square(error / (_TUKEY * scale)), 0, 1))
-    return _Light(level, coefficients)
+    return _Light(level, fit_light(y, basis, level)[0])
 
 
 def _albedo(linear: Float32, ratio: Float32, confidence: Float32, mm: float) -> Float32:
@@ -244,19 +222,4 @@ def _albedo(linear: Float32, ratio: Float32, confidence: Float32, mm: float) -> 
 def _hair(ratio: Float32, mm: float) -> Bool:
     """Pixels so dark over some mm that it cannot be for relief."""
     dark = blur(ratio, _HAIR_SMOOTHING / mm) < np.float32(_HAIR_SHADE)
-    return np.asarray(cv2.dilate(dark.view(np.uint8), _square(_HAIR_GROWTH / mm)) > 0)
-
-
-def _lost(rgb: npt.NDArray[np.uint8], mm: float) -> Bool:
-    """Pixels that hold no shading: padding and clipped ones, and those next to them, where
-    resampling and compression have mixed the two."""
-    red, green, blue = cv2.split(rgb)
-    lost = (np.maximum(np.maximum(red, green), blue) <= 2) | (
-        np.minimum(np.minimum(red, green), blue) >= 252
-    )
-    return np.asarray(cv2.dilate(lost.view(np.uint8), _square(_LOST_MARGIN / mm)) > 0)
-
-
-def _square(reach: float) -> npt.NDArray[np.uint8]:
-    side = 2 * max(round(reach), 1) + 1
-    return np.ones((side, side), np.uint8)
+    return np.asarray(cv2.dilate(dark.view(np.uint8), square(_HAIR_GROWTH / mm)) > 0)
