@@ -217,8 +217,8 @@ def transformed(
 def cliffs(bump: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(S, S) bool, pixels of a bump map (mm) on or next to a step between known ones."""
     square = np.ones((3, 3), np.uint8)
-    high = cv2.dilate(np.where(known, bump, np.float32(-np.inf)), square)
-    low = cv2.erode(np.where(known, bump, np.float32(np.inf)), square)
+    high = cv2.dilate(np.where(known, bump, np.float32(-1e3)), square)
+    low = cv2.erode(np.where(known, bump, np.float32(1e3)), square)
     return cv2.dilate((high - low > 2 * MAX_STEP).view(np.uint8), square) > 0
 
 

@@ -139,9 +139,9 @@ def main() -> None:
     entries = targets.entries
     out = {k: np.load(map_path(prefix, k), mmap_mode="r+") for k in ("bump", "trust")}
     count = len(entries["name"])
-    relief = np.array(entries.get("relief", np.zeros(count, bool))) & (not options.again)
+    relief = np.array(entries.get("relief", np.zeros(count, bool)))
     rows = np.flatnonzero((entries["fit"] < MAX_FIT) & (entries["sharpness"] > MIN_SHARPNESS))
-    rows = rows[~relief[rows]]
+    rows = rows[relief[rows] == options.again]
     if options.limit:
         rows = np.random.default_rng(0).permutation(rows)[: options.limit]
     start, refused = time.monotonic(), []
@@ -152,7 +152,7 @@ def main() -> None:
         bump, trust, measures = found
         if not accepted(measures):
             refused.append(measures)
-            out["trust"][i] = 0
+            out["trust"][i], relief[i] = 0, False
             continue
         out["bump"][i], out["trust"][i], relief[i] = bump, np.rint(255 * trust), True
         if k % 500 == 0:
@@ -173,7 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--sets", type=Path, required=True, help="folder of the store")
     parser.add_argument("--mask-network", type=Path, help="ONNX file, for photos without labels")
-    parser.add_argument("--again", action="store_true", help="also those that have a target")
+    parser.add_argument("--again", action="store_true", help="those that have a target, instead of those without")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="picture of 40 of them")
     return parser.parse_args()
