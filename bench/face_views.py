@@ -91,8 +91,7 @@ def view_foundation(model: Any, foundation: Any, photo: np.ndarray, size: int) -
     whole = np.full(photo.shape, 255, np.uint8)
     return FaceView(
         image=warp_similarity(photo, foundation.crop_from_image, size),
-        # rounding leaves weights just below 0
-        weight=np.clip(interpolate(raster, model.face_weight, model.faces), 0, 1),
+        weight=interpolate(raster, model.face_weight, model.faces),
         depth=smooth_depth(raster, vertices, normals, model.faces),
         camera=foundation.camera,
         camera_from_head=np.asarray(pose, np.float64),

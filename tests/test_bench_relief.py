@@ -229,9 +229,9 @@ def test_relief_errors_vanish_for_the_truth_and_are_the_amplitude_without() -> N
     view = view_of(plane())
     truth = measures.truth_in_crop(view, plane() + put_on, CAMERA)
     truth = replace(truth, judged=MIDDLE & truth.judged)
-    target = bands.relief_band(put_on, truth.known, MM)
-    exact = relief.errors(view, put_on, truth, target)
-    none = relief.errors(view, np.zeros_like(put_on), truth, target)
+    flat = np.zeros_like(put_on)
+    exact = relief.errors(view, put_on, truth, view, put_on, truth)
+    none = relief.errors(view, flat, truth, view, flat, truth)
     for key in ("relief put on", "gap in the band"):
         assert exact["rms_mm"][key] < 0.02
         assert none["rms_mm"][key] == pytest.approx(0.4 / np.sqrt(2), rel=0.05)
@@ -240,7 +240,7 @@ def test_relief_errors_vanish_for_the_truth_and_are_the_amplitude_without() -> N
         assert none["angle"][key] > 5
 
 
-def test_relief_put_on_is_the_difference_of_the_depths() -> None:
+def test_on_its_own_foundation_a_head_lacks_its_relief() -> None:
     put_on = wave(12.0, 0.4)
     head = relief.Head(
         *[np.zeros((SIZE, SIZE, 3), np.uint8)] * 3,
@@ -251,9 +251,11 @@ def test_relief_put_on_is_the_difference_of_the_depths() -> None:
         0.0,
     )
     view = view_of(plane())  # a foundation in another pose
-    truth = measures.truth_in_crop(view, head.depth, CAMERA)
-    found = relief.relief_put_on(head, view, truth)
+    own = relief.on_own_foundation(head, view)
+    found = measures.truth_in_crop(own, head.depth, CAMERA).relief()
     np.testing.assert_allclose(found[MIDDLE], put_on[MIDDLE], atol=0.02)
+    other = measures.truth_in_crop(view, head.depth, CAMERA).relief()
+    assert np.abs(other[MIDDLE] - put_on[MIDDLE]).max() > 0.03
 
 
 def test_leak_is_what_a_pattern_changes() -> None:

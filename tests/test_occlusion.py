@@ -156,6 +156,14 @@ def test_holes_are_the_rejected_part_of_the_face():
 
 
 def test_specks_are_not_holes():
-    mask = np.ones((60, 60), bool)
+    mask = np.ones((500, 500), bool)
     mask[30:33, 30:33] = False
-    assert not find_holes(mask, np.ones((60, 60))).hole.any()
+    assert not find_holes(mask, np.ones((500, 500))).hole.any()
+
+
+@pytest.mark.parametrize("size", [250, 500, 1000])
+def test_margins_grow_with_the_crop(size):
+    mask = np.ones((size, size), bool)
+    mask[: size // 2] = False
+    hole = find_holes(mask, np.ones((size, size))).hole
+    assert np.count_nonzero(hole[:, 0]) / size == pytest.approx(0.514, abs=0.003)

@@ -49,6 +49,39 @@ def test_albedo_of_two_tones_without_links_between_is_the_two_tones():
     np.testing.assert_allclose(albedo[0], ratio, atol=1e-3)
 
 
+def test_albedo_of_blocks_that_are_cut_off_from_each_other():
+    """Where links all but vanish the solution jumps, and parts of it hang on small masses."""
+    rng = np.random.default_rng(4)
+    side = 96
+    part = np.repeat(np.repeat(rng.integers(0, 9, (24, 24)), 4, 0), 4, 1)
+    links = []
+    for axis in (1, 0):
+        link = np.full((side, side), 211.0, np.float32)
+        same = np.diff(part, axis=axis) == 0
+        inside = (slice(None), slice(-1)) if axis == 1 else (slice(-1),)
+        link[inside] *= np.where(same, 1, 1e-4)
+        links.append(link)
+    ratio = (-0.2 * part + 0.1 * rng.normal(size=part.shape)).astype(np.float32)
+    confidence = (rng.random(part.shape) < 0.8).astype(np.float32)
+    albedo, iterations, residual = _core.solve_albedo(ratio, confidence, *links, 1e-4)
+    assert residual <= 1e-4
+    assert iterations < 120
+    want = albedo_by_spsolve(ratio, confidence, *links)
+    known = confidence > 0
+    assert np.sqrt(np.square((albedo - want)[known]).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_albedo_refuses_numbers_that_mean_nothing(bad):
+    good = np.ones((8, 8), np.float32)
+    spoilt = good.copy()
+    spoilt[3, 3] = bad
+    with pytest.raises(ValueError, match="finite"):
+        _core.solve_albedo(spoilt, good, good, good, 1e-3)
+    with pytest.raises(ValueError, match="negative"):
+        _core.solve_albedo(good, -good, good, good, 1e-3)
+
+
 # === Relief ===
 
 
@@ -121,7 +154,7 @@ def relief(detail, confidence, sx, sy, region, mm, **changed):
     arrays = [np.ascontiguousarray(a, np.float32) for a in (detail, confidence, sx, sy)]
     return _core.relief_from_shading(
         *arrays, region.astype(np.uint8), mm, *settings.values(), 1e-5, 2000
-    )
+    )[0]
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (64, 64), (71, 98)])
@@ -277,6 +310,56 @@ def test_relief_is_limited():
     got = shape_from_shading(image, weight, depth, CAMERA)
     assert np.isfinite(got).all()
     assert np.abs(got).max() <= MAX_RELIEF
+
+
+def test_exposure_does_not_matter():
+    truth = fold()
+    image, weight, depth = picture(truth)
+    darker, *_ = picture(truth, albedo=0.6)
+    got = shape_from_shading(darker, weight, depth, CAMERA)
+    want = shape_from_shading(image, weight, depth, CAMERA)
+    assert np.abs(got - want).max() < 0.1 * np.abs(want).max()
+
+
+def test_mirrored_pictures_have_mirrored_relief():
+    image, weight, depth = picture(fold() + np.roll(fold(0.5), 25, 0))
+    want = shape_from_shading(image, weight, depth, CAMERA)
+    flipped = [np.ascontiguousarray(a[:, ::-1]) for a in (image, weight, depth)]
+    got = shape_from_shading(*flipped, CAMERA)[:, ::-1]
+    assert np.sqrt(np.square(got - want).mean()) < 0.1 * np.sqrt(np.square(want).mean())
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_crop_size_does_not_matter(scale):
+    image, weight, depth = picture(fold(width=2.4))
+    want = shape_from_shading(image, weight, depth, CAMERA)
+    side = round(scale * SIDE)
+
+    def resized(a, way=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR):
+        return cv2.resize(a, (side, side), interpolation=way)
+
+    far = np.where(np.isfinite(depth), depth, 0)
+    small = np.where(resized(weight) > 0, resized(far), np.inf).astype(np.float32)
+    camera = Camera(scale * FX, scale * FX, side / 2, side / 2, side, side)
+    got = shape_from_shading(resized(image), resized(weight), small, camera)
+    got = cv2.resize(got, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    inner = weight > 0.9
+    assert np.corrcoef(got[inner], want[inner])[0, 1] > 0.9
+    assert 0.7 < got[inner].std() / want[inner].std() < 1.4
+
+
+def test_bad_input_is_refused_by_name():
+    image, weight, depth = picture(np.zeros((SIDE, SIDE)))
+    with pytest.raises(ValueError, match="`depth` should be mm"):
+        shape_from_shading(image, weight, depth / 1e6, CAMERA)
+    with pytest.raises(ValueError, match="`weight`"):
+        shape_from_shading(image, weight + 1, depth, CAMERA)
+    with pytest.raises(ValueError, match="`depth`"):
+        shape_from_shading(image, weight, np.where(weight > 0, np.nan, depth), CAMERA)
+    with pytest.raises(TypeError, match="`image`"):
+        shape_from_shading(image.astype(np.float32), weight, depth, CAMERA)
+    with pytest.raises(ValueError, match="face_mask"):
+        shape_from_shading(image, weight, depth, CAMERA, np.ones((3, 3), bool))
 
 
 def test_no_face_no_relief():

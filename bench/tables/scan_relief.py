@@ -30,6 +30,9 @@ SIZE = 800  # px of a picture, 2 a mm
 ORACLE_WAVES = (10.0, 20.0, 40.0, 60.0, float("inf"))
 BAND = f"oracle, band of bump maps (sigma {FOUNDATION_SIGMA:.0f} mm)"
 TARGET = 15  # % below the foundation
+# The target is judged on the scan that training never saw; the fine relief of the others is mixed
+# into the network's synthetic photos (train/relief_scans.py).
+UNSEEN = "james"
 
 
 def measure(context: Context) -> dict[str, Any]:
@@ -141,7 +144,12 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     )
     if spread:
         out.append(f"% below the foundation, all pictures (95 % interval of the mean): {spread}")
-    return [*out, f"target: >= {TARGET} % below the foundation", *missing_lines(report)]
+    return [
+        *out,
+        f"target: >= {TARGET} % below the foundation on {UNSEEN}; the network's training saw fine "
+        "relief of the other scans",
+        *missing_lines(report),
+    ]
 
 
 def _cell(c: Mapping[str, Any]) -> str:

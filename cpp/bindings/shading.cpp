@@ -24,10 +24,10 @@ py::tuple albedo_array(const Image& ratio, const Image& confidence, const Image&
   return py::make_tuple(albedo, stats.iterations, stats.residual);
 }
 
-py::array_t<float> relief_array(const Image& detail, const Image& confidence, const Image& slope_x,
-                                const Image& slope_y, const Array<std::uint8_t>& region,
-                                float mm_per_pixel, float ambient, float ridge, float stiffness,
-                                float tolerance, int max_iterations) {
+py::tuple relief_array(const Image& detail, const Image& confidence, const Image& slope_x,
+                       const Image& slope_y, const Array<std::uint8_t>& region, float mm_per_pixel,
+                       float ambient, float ridge, float stiffness, float tolerance,
+                       int max_iterations) {
   const auto r = image_view(detail, "detail");
   const auto c = image_view(confidence, "confidence", r.height, r.width);
   const auto sx = image_view(slope_x, "slope_x", r.height, r.width);
@@ -37,12 +37,13 @@ py::array_t<float> relief_array(const Image& detail, const Image& confidence, co
   if (!(ridge > 0.f)) throw std::invalid_argument("ridge should be positive");
   py::array_t<float> relief({r.height, r.width});
   const ImageView<float> out{relief.mutable_data(), r.width, r.height};
+  SolveStats stats;
   {
     const py::gil_scoped_release release;
-    relief_from_shading(r, c, sx, sy, inside, mm_per_pixel,
-                        {ambient, ridge, stiffness, tolerance, max_iterations}, out);
+    stats = relief_from_shading(r, c, sx, sy, inside, mm_per_pixel,
+                                {ambient, ridge, stiffness, tolerance, max_iterations}, out);
   }
-  return relief;
+  return py::make_tuple(relief, stats.iterations, stats.residual);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include "extreme3d/shading.h"
 
 #include <algorithm>
+#include <cmath>
+#include <stdexcept>
 #include <vector>
 
 namespace e3d {
@@ -94,7 +96,8 @@ Octave halved(const Octave& o) {
 }
 
 // The relief of one octave's band.
-Grid solve_band(const Octave& o, const Grid& band, const ReliefSettings& settings) {
+SolveStats solve_band(const Octave& o, const Grid& band, const ReliefSettings& settings,
+                      Grid& solved) {
   const int width = o.detail.width, height = o.detail.height, stride = o.detail.stride;
   const float inverse = 1.f / o.mm, cavity = settings.ambient * kBandMiddle * inverse;
   const float stiff = settings.stiffness * inverse * inverse;
@@ -129,7 +132,7 @@ Grid solve_band(const Octave& o, const Grid& band, const ReliefSettings& setting
       }
     transposed(p, out, settings.ridge);
   };
-  Grid b(width, height), solved(width, height);
+  Grid b(width, height);
   for (std::size_t i = 0; i < b.v.size(); ++i) {
     const float e = c[i] * band.v[i];
     ex.v[i] = inverse * sx[i] * e;
@@ -142,13 +145,12 @@ Grid solve_band(const Octave& o, const Grid& band, const ReliefSettings& setting
     jacobi[i] = 1.f / (c[i] * (20.f * cavity * cavity +
                                0.5f * inverse * inverse * (sx[i] * sx[i] + sy[i] * sy[i])) +
                        settings.ridge + 20.f * stiff);
-  conjugate_gradients(
+  return conjugate_gradients(
       apply,
       [&](const std::vector<float>& r, std::vector<float>& z) {
         for (std::size_t i = 0; i < r.size(); ++i) z[i] = jacobi[i] * r[i];
       },
       b.v, settings.tolerance, settings.max_iterations, solved.v);
-  return solved;
 }
 
 }  // namespace
@@ -157,6 +159,9 @@ SolveStats solve_albedo(ImageView<const float> ratio, ImageView<const float> con
                         ImageView<const float> link_x, ImageView<const float> link_y,
                         float tolerance, ImageView<float> albedo) {
   const int width = ratio.width, height = ratio.height;
+  for (int i = 0; i < width * height; ++i)
+    if (!(std::isfinite(ratio[i]) && confidence[i] >= 0.f && link_x[i] >= 0.f && link_y[i] >= 0.f))
+      throw std::invalid_argument("ratio should be finite, confidence and links not negative");
   Multigrid solver(width, height, Transfer::kConstant);
   GridLevel& g = solver.finest();
   std::vector<float> b(g.x.size(), 0.f), solved;
@@ -175,10 +180,10 @@ SolveStats solve_albedo(ImageView<const float> ratio, ImageView<const float> con
   return stats;
 }
 
-void relief_from_shading(ImageView<const float> detail, ImageView<const float> confidence,
-                         ImageView<const float> slope_x, ImageView<const float> slope_y,
-                         ImageView<const std::uint8_t> region, float mm_per_pixel,
-                         const ReliefSettings& settings, ImageView<float> relief) {
+SolveStats relief_from_shading(ImageView<const float> detail, ImageView<const float> confidence,
+                               ImageView<const float> slope_x, ImageView<const float> slope_y,
+                               ImageView<const std::uint8_t> region, float mm_per_pixel,
+                               const ReliefSettings& settings, ImageView<float> relief) {
   std::vector<Octave> octaves;
   octaves.push_back(
       {grid(detail), grid(confidence), grid(slope_x), grid(slope_y), grid(region), mm_per_pixel});
@@ -188,6 +193,7 @@ void relief_from_shading(ImageView<const float> detail, ImageView<const float> c
     octaves.push_back(halved(octaves.back()));
 
   Grid sum(0, 0);
+  SolveStats worst{0, 0.f};
   for (std::size_t l = octaves.size(); l-- > 0;) {
     const Octave& o = octaves[l];
     const int width = o.detail.width, height = o.detail.height;
@@ -197,13 +203,17 @@ void relief_from_shading(ImageView<const float> detail, ImageView<const float> c
       for (std::size_t i = 0; i < band.v.size(); ++i) band.v[i] -= coarser.v[i];
       total = expanded(sum, width, height);
     }
-    const Grid part = solve_band(o, band, settings);
+    Grid part(width, height);
+    const SolveStats stats = solve_band(o, band, settings, part);
+    worst = {std::max(worst.iterations, stats.iterations),
+             std::max(worst.residual, stats.residual)};
     for (std::size_t i = 0; i < total.v.size(); ++i)
       total.v[i] = (total.v[i] + part.v[i]) * o.region.v[i];
     sum = std::move(total);
   }
   for (int y = 0; y < relief.height; ++y)
     for (int x = 0; x < relief.width; ++x) relief(x, y) = sum(x, y);
+  return worst;
 }
 
 }  // namespace e3d

@@ -289,7 +289,7 @@ def relief_from_shading(
     stiffness: typing.SupportsFloat | typing.SupportsIndex,
     tolerance: typing.SupportsFloat | typing.SupportsIndex,
     max_iterations: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float32]: ...
+) -> tuple: ...
 def render(
     vertices_in_camera: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],

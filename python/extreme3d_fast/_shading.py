@@ -37,6 +37,10 @@ _TUKEY = 3.0
 LIGHT_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
+# A face is 165 mm high: 4 to 16,000 pixels.
+_LEAST_MM_PER_PIXEL, _MOST_MM_PER_PIXEL = 0.01, 40.0
+
+
 @dataclass(frozen=True)
 class FaceWindow:
     """The part of a crop that holds the face, and its metric scale.
@@ -77,12 +81,18 @@ def check_photo(
 def face_window(
     weight: Float32, depth: Float32, camera: Camera, margin: float
 ) -> FaceWindow | None:
-    """Bounding box of the weighted face, with a margin in mm; None where there is no face."""
+    """Bounding box of the weighted face, with a margin in mm; None where there is no face.
+
+    Raises:
+        ValueError: depth and focal length give a pixel a size that no photo of a face has.
+    """
     face = (weight > 0) & np.isfinite(depth)
     rows, columns = np.flatnonzero(face.any(axis=1)), np.flatnonzero(face.any(axis=0))
     if len(rows) < 8 or len(columns) < 8:
         return None
     mm = float(np.median(depth[face][::7])) / camera.fx
+    if not _LEAST_MM_PER_PIXEL < mm < _MOST_MM_PER_PIXEL:
+        raise ValueError(f"`depth` should be mm, gives a pixel of {mm:.2g} mm")
     pad = int(np.ceil(margin / mm))
     height, width = weight.shape
     return FaceWindow(

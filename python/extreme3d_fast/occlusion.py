@@ -33,9 +33,10 @@ FillMethod = Literal["reference", "smooth", "none"]
 
 _AVAILABLE: tuple[FillMethod, ...] = ("smooth", "none")
 
-# Pixels; about 4 mm in a 500-pixel crop. Bump next to an occluder holds its shadow and edge.
+# Pixels in a crop of this side; 7 are about 4 mm. Next to an occluder the bump holds its shadow.
+_CROP_SIZE = 500
 _TRUST_MARGIN = 7
-_MIN_HOLE = 30  # pixels
+_MIN_HOLE = 30
 
 _TOLERANCE = 1e-4  # of the fill's right-hand side: errors of a few µm
 
@@ -83,7 +84,7 @@ def find_holes(
     weight: npt.ArrayLike,
     method: FillMethod = "smooth",
     *,
-    margin: int = _TRUST_MARGIN,
+    margin: int | None = None,
 ) -> Occlusion:
     """Face-region pixels that the mask rejects, grown by a margin, since the bump next to an
     occluder holds its edge and shadow.
@@ -92,7 +93,7 @@ def find_holes(
         face_mask: (H, W) bool, True where the face is seen.
         weight: (H, W) in [0, 1], where bump maps apply.
         method: how the holes will be filled; "none" gives no holes.
-        margin: growth in pixels.
+        margin: growth in pixels; None: 4 mm in a crop of any size.
 
     Returns:
         Holes, hidden share of the face (before growing) and method.
@@ -104,6 +105,9 @@ def find_holes(
     method = check_fill_method(method)
     w = float_array("weight", weight, (-1, -1))
     seen = mask_array("face_mask", face_mask, w.shape)
+    scale = w.shape[1] / _CROP_SIZE
+    if margin is None:
+        margin = round(_TRUST_MARGIN * scale)
     if margin < 0:
         raise ValueError(f"`margin` should not be negative, is {margin}")
     region = w > 0
@@ -113,7 +117,7 @@ def find_holes(
     if method == "none":
         return Occlusion(np.zeros(w.shape, np.bool_), fraction, method)
     count, label, stats, _ = cv2.connectedComponentsWithStats(hidden, connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE
+    large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE * scale**2
     large[0] = False
     hole = large[label] if count > 1 else np.zeros_like(region)
     if margin:

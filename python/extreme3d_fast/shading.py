@@ -184,7 +184,7 @@ def shape_from_shading(
         _STIFFNESS,
         _TOLERANCE,
         _MAX_ITERATIONS,
-    )
+    )[0]
     most = np.float32(MAX_RELIEF)
     out[cut] = most * np.tanh(relief / most) * w
     return out

@@ -29,10 +29,10 @@ struct ReliefSettings {
 // each band of the Laplacian pyramid of `detail` is solved at its own resolution h, where
 // |ω| = -0.8 h Δ holds at the band's middle, by
 //   min Σ confidence (K D - detail)² + λ D² + µ (h ΔD)²
-// D is 0 outside `region`.
-void relief_from_shading(ImageView<const float> detail, ImageView<const float> confidence,
-                         ImageView<const float> slope_x, ImageView<const float> slope_y,
-                         ImageView<const std::uint8_t> region, float mm_per_pixel,
-                         const ReliefSettings& settings, ImageView<float> relief);
+// D is 0 outside `region`. Returns the most iterations and the largest residual of an octave.
+SolveStats relief_from_shading(ImageView<const float> detail, ImageView<const float> confidence,
+                               ImageView<const float> slope_x, ImageView<const float> slope_y,
+                               ImageView<const std::uint8_t> region, float mm_per_pixel,
+                               const ReliefSettings& settings, ImageView<float> relief);
 
 }  // namespace e3d
