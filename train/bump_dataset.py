@@ -21,8 +21,9 @@ VISIBLE = 0.05  # how far a pixel may be covered and still show relief
 DROPPED_NORMALS = 0.05  # of the samples
 NORMAL_TILT = math.radians(1.5)  # standard deviations of the foundation's made-up errors
 NORMAL_SHIFT = 2.0  # px
+MAX_MISSES = 10_000
 # Steeper targets are where two surfaces overlap in depth (beside the nose), not relief.
-MAX_STEP = 0.35  # mm per px
+MAX_STEP = 0.6  # mm per px
 
 Sample = dict[str, np.ndarray]
 
@@ -100,8 +101,10 @@ class Crops(torch.utils.data.IterableDataset):
             size = self.size * rng.choice([*SIZES], p=[*SIZES.values()])
             size = STRIDE * int(size / STRIDE)
             count = max(1, round(self.batch * (self.size / size) ** 2))
-            samples = []
+            samples, misses = [], 0
             while len(samples) < count:
+                if misses > MAX_MISSES:
+                    raise RuntimeError("no window has a target or a mask: see shading.py")
                 window = windows.window(int(rng.choice(len(chance), p=chance)))
                 if (window["trust"] > 0).any() or (window["mask"] == 1).any():
                     samples.append(make(rng, window, size, occluders))
@@ -116,7 +119,7 @@ def make(
 
     Returns:
         image (S, S, 3) uint8, normal (S, S, 2) int8, bump (S, S) float32 mm, trust (S, S) uint8,
-        mask (S, S) uint8.
+        mask (S, S) uint8, detail_only float32 (see BumpLoss).
     """
     m = placement(rng, window["weight"], size)
     drift = rng.normal(0, NORMAL_SHIFT, 2) if rng.random() < 0.5 else np.zeros(2)
@@ -196,7 +199,8 @@ def transformed(
     weighted = warp(window["bump"].astype(np.float32) * (trust > 0))
     share = warp((trust > 0).astype(np.float32))
     bump = weighted / np.maximum(share, np.float32(1e-3))
-    known = (share > 0.5) & ~cliffs(bump)
+    known = share > 0.5
+    known &= ~cliffs(bump, known)
     return {
         "image": warp(window["image"], border=fill),
         # normals turn and mirror with the picture
@@ -210,11 +214,12 @@ def transformed(
     }
 
 
-def cliffs(bump: np.ndarray) -> np.ndarray:
-    """(S, S) bool, pixels of a bump map (mm) on or next to a step."""
+def cliffs(bump: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(S, S) bool, pixels of a bump map (mm) on or next to a step between known ones."""
     square = np.ones((3, 3), np.uint8)
-    step = cv2.dilate(bump, square) - cv2.erode(bump, square)  # over two pixels
-    return cv2.dilate((step > 2 * MAX_STEP).view(np.uint8), square) > 0
+    high = cv2.dilate(np.where(known, bump, np.float32(-1e3)), square)
+    low = cv2.erode(np.where(known, bump, np.float32(1e3)), square)
+    return cv2.dilate((high - low > 2 * MAX_STEP).view(np.uint8), square) > 0
 
 
 def disturbed(rng: np.random.Generator, normal: np.ndarray) -> np.ndarray:
@@ -260,8 +265,8 @@ def photograph(rng: np.random.Generator, out: Sample) -> None:
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.25:
         quality = int(rng.integers(35, 95))
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
     out["image"] = image
 
 

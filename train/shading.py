@@ -68,7 +68,9 @@ class Targets:
         depth = maps["depth"][i].astype(np.float32) + np.float32(mm * fx)
         weight[~np.isfinite(depth)] = 0
         camera = Camera(fx, fx, WINDOW / 2, WINDOW / 2, WINDOW, WINDOW)
-        bump = shape_from_shading(maps["image"][i], weight, depth, camera, skin & ~brows)
+        # not faded towards the border: the pipeline does that
+        region = (weight > 0).astype(np.float32)
+        bump = shape_from_shading(maps["image"][i], region, depth, camera, skin & ~brows)
         bump = band(bump, weight, mm)
         trust = np.where(skin & (weight > 0.02), np.where(brows, BROW_TRUST, 1.0), 0.0)
         face = weight > 0.5
@@ -139,7 +141,7 @@ def main() -> None:
     count = len(entries["name"])
     relief = np.array(entries.get("relief", np.zeros(count, bool)))
     rows = np.flatnonzero((entries["fit"] < MAX_FIT) & (entries["sharpness"] > MIN_SHARPNESS))
-    rows = rows[~relief[rows]]
+    rows = rows[relief[rows] == options.again]
     if options.limit:
         rows = np.random.default_rng(0).permutation(rows)[: options.limit]
     start, refused = time.monotonic(), []
@@ -150,6 +152,7 @@ def main() -> None:
         bump, trust, measures = found
         if not accepted(measures):
             refused.append(measures)
+            out["trust"][i], relief[i] = 0, False
             continue
         out["bump"][i], out["trust"][i], relief[i] = bump, np.rint(255 * trust), True
         if k % 500 == 0:
@@ -170,6 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--sets", type=Path, required=True, help="folder of the store")
     parser.add_argument("--mask-network", type=Path, help="ONNX file, for photos without labels")
+    parser.add_argument("--again", action="store_true", help="those that have a target, instead of those without")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="picture of 40 of them")
     return parser.parse_args()

@@ -34,19 +34,19 @@ FillStats fill_harmonic(ImageView<const float> values, ImageView<const std::uint
     }
   if (unknowns == 0) return {0, 0, 0.f};
 
-  Multigrid solver(box.x1 - box.x0, box.y1 - box.y0);
+  Multigrid solver(box.x1 - box.x0, box.y1 - box.y0, Transfer::kBilinear);
   GridLevel& g = solver.finest();
   std::vector<float> r(g.x.size(), 0.f), solved;
   for (int y = box.y0; y < box.y1; ++y)
     for (int x = box.x0; x < box.x1; ++x) {
       if (!unknown(x, y)) continue;
       const int i = g.at(x - box.x0, y - box.y0);
-      // A pixel without any neighbour keeps a positive diagonal and becomes 0.
-      float diagonal = 0.f;
+      float edges = 0.f;
       const auto edge = [&](int nx, int ny) {
         if (nx < 0 || ny < 0 || nx >= width || ny >= height) return false;
-        diagonal += 1.f;
+        edges += 1.f;
         if (unknown(nx, ny)) return true;
+        g.fixed[i] += 1.f;
         if (region(nx, ny)) r[i] += values(nx, ny);
         return false;
       };
@@ -54,7 +54,7 @@ FillStats fill_harmonic(ImageView<const float> values, ImageView<const std::uint
       edge(x, y - 1);
       g.right[i] = edge(x + 1, y) ? 1.f : 0.f;
       g.below[i] = edge(x, y + 1) ? 1.f : 0.f;
-      g.diagonal[i] = std::max(diagonal, 1.f);
+      if (edges == 0.f) g.fixed[i] = 1.f;  // a pixel without any neighbour becomes 0
     }
   solver.prepare();
   const SolveStats stats = solver.solve(r, tolerance, kMaxIterations, solved);

@@ -1,4 +1,4 @@
-// multigrid.cpp — V-cycles on 2 × 2 aggregates with bilinear interpolation and damped Jacobi.
+// multigrid.cpp — V-cycles on 2 × 2 aggregates with damped Jacobi.
 #include "extreme3d/multigrid.h"
 
 namespace e3d {
@@ -9,17 +9,17 @@ constexpr int kCoarsestSweeps = 16;  // on at most kCoarsestSide² cells this is
 constexpr int kCoarsestSide = 4;
 constexpr float kJacobiDamping = 0.8f;  // smooths the 5-point stencil best
 
-// out = A x. Cells that are not unknown give 0.
+// out = A x. Cells that are not unknown give 0. Differences keep small masses beside large weights.
 void apply(const GridLevel& g, const float* __restrict x, float* __restrict out) {
   const float* __restrict right = g.right.data();
   const float* __restrict below = g.below.data();
-  const float* __restrict diagonal = g.diagonal.data();
+  const float* __restrict anchor = g.anchor.data();
   const int s = g.stride;
   for (int cy = 0; cy < g.height; ++cy) {
     const int begin = g.at(0, cy), end = begin + g.width;
     for (int i = begin; i < end; ++i)
-      out[i] = diagonal[i] * x[i] - right[i] * x[i + 1] - right[i - 1] * x[i - 1] -
-               below[i] * x[i + s] - below[i - s] * x[i - s];
+      out[i] = anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) + right[i - 1] * (x[i] - x[i - 1]) +
+               below[i] * (x[i] - x[i + s]) + below[i - s] * (x[i] - x[i - s]);
   }
 }
 
@@ -44,18 +44,16 @@ GridLevel coarsen(const GridLevel& fine) {
       const auto block = [f, s](const std::vector<float>& a) {
         return a[f] + a[f + 1] + a[f + s] + a[f + s + 1];
       };
-      const float inner = fine.right[f] + fine.right[f + s] + fine.below[f] + fine.below[f + 1];
       coarse.mass[c] = block(fine.mass);
-      coarse.diagonal[c] =
-          0.5f * (block(fine.diagonal) - coarse.mass[c] - 2.f * inner) + coarse.mass[c];
+      coarse.fixed[c] = 0.5f * block(fine.fixed);
       coarse.right[c] = 0.5f * (fine.right[f + 1] + fine.right[f + s + 1]);
       coarse.below[c] = 0.5f * (fine.below[f + s] + fine.below[f + s + 1]);
     }
   return coarse;
 }
 
-// b of the coarse grid = transpose of the bilinear interpolation, applied to the fine residual.
-void restrict_residual(GridLevel& fine, GridLevel& coarse) {
+// b of the coarse grid = transpose of the interpolation, applied to the fine residual.
+void restrict_residual(Transfer transfer, GridLevel& fine, GridLevel& coarse) {
   apply(fine, fine.x.data(), fine.scratch.data());
   float* r = fine.scratch.data();
   for (int cy = 0; cy < fine.height; ++cy)
@@ -66,6 +64,11 @@ void restrict_residual(GridLevel& fine, GridLevel& coarse) {
     for (int cx = 0; cx < fine.width / 2; ++cx) {
       const int c = coarse.at(cx, cy);
       if (coarse.inverse_diagonal[c] == 0.f) continue;
+      if (transfer == Transfer::kConstant) {
+        const float* p = r + fine.at(2 * cx, 2 * cy);
+        coarse.b[c] = p[0] + p[1] + p[s] + p[s + 1];
+        continue;
+      }
       const float* p = r + fine.at(2 * cx - 1, 2 * cy - 1);
       float sum = 0.f;
       for (int k = 0; k < 4; ++k, p += s)
@@ -74,13 +77,17 @@ void restrict_residual(GridLevel& fine, GridLevel& coarse) {
     }
 }
 
-void add_interpolated(const GridLevel& coarse, GridLevel& fine) {
+void add_interpolated(Transfer transfer, const GridLevel& coarse, GridLevel& fine) {
   for (int y = 0; y < fine.height; ++y) {
     const int dy = y % 2 ? coarse.stride : -coarse.stride;
     for (int x = 0; x < fine.width; ++x) {
       const int i = fine.at(x, y);
       if (fine.inverse_diagonal[i] == 0.f) continue;
       const float* p = coarse.x.data() + coarse.at(x / 2, y / 2);
+      if (transfer == Transfer::kConstant) {
+        fine.x[i] += p[0];
+        continue;
+      }
       const int dx = x % 2 ? 1 : -1;
       fine.x[i] += 0.0625f * (9.f * p[0] + 3.f * (p[dx] + p[dy]) + p[dx + dy]);
     }
@@ -104,7 +111,7 @@ double dot_product(const std::vector<float>& a, const std::vector<float>& b) {
 GridLevel::GridLevel(int w, int h)
     : width((w + 1) / 2 * 2), height((h + 1) / 2 * 2), stride(width + 2) {
   const std::size_t cells = static_cast<std::size_t>(stride) * (height + 2);
-  for (auto* a : {&right, &below, &mass, &diagonal, &inverse_diagonal, &x, &b, &scratch})
+  for (auto* a : {&right, &below, &mass, &fixed, &anchor, &inverse_diagonal, &x, &b, &scratch})
     a->assign(cells, 0.f);
 }
 
@@ -112,8 +119,13 @@ void Multigrid::prepare() {
   while (levels_.back().width > kCoarsestSide || levels_.back().height > kCoarsestSide)
     levels_.push_back(coarsen(levels_.back()));
   for (GridLevel& g : levels_)
-    for (std::size_t i = 0; i < g.diagonal.size(); ++i)
-      g.inverse_diagonal[i] = g.diagonal[i] > 0.f ? 1.f / g.diagonal[i] : 0.f;
+    for (int cy = 0; cy < g.height; ++cy)
+      for (int i = g.at(0, cy), end = i + g.width; i < end; ++i) {
+        g.anchor[i] = g.mass[i] + g.fixed[i];
+        const float diagonal =
+            g.anchor[i] + g.right[i] + g.right[i - 1] + g.below[i] + g.below[i - g.stride];
+        g.inverse_diagonal[i] = diagonal > 0.f ? 1.f / diagonal : 0.f;
+      }
 }
 
 // One V-cycle from x = 0: a symmetric positive approximation of A⁻¹ b.
@@ -125,9 +137,9 @@ void Multigrid::v_cycle(std::size_t l) {
     return;
   }
   for (int k = 1; k < kSmoothingSweeps; ++k) sweep(g);
-  restrict_residual(g, levels_[l + 1]);
+  restrict_residual(transfer_, g, levels_[l + 1]);
   v_cycle(l + 1);
-  add_interpolated(levels_[l + 1], g);
+  add_interpolated(transfer_, levels_[l + 1], g);
   for (int k = 0; k < kSmoothingSweeps; ++k) sweep(g);
 }
 

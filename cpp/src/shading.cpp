@@ -7,7 +7,7 @@
 namespace e3d {
 namespace {
 
-constexpr int kMaxAlbedoIterations = 60;
+constexpr int kMaxAlbedoIterations = 200;
 // Where nothing is known the albedo is held at 0 by this.
 constexpr float kLeastMass = 1e-6f;
 
@@ -157,7 +157,7 @@ SolveStats solve_albedo(ImageView<const float> ratio, ImageView<const float> con
                         ImageView<const float> link_x, ImageView<const float> link_y,
                         float tolerance, ImageView<float> albedo) {
   const int width = ratio.width, height = ratio.height;
-  Multigrid solver(width, height);
+  Multigrid solver(width, height, Transfer::kConstant);
   GridLevel& g = solver.finest();
   std::vector<float> b(g.x.size(), 0.f), solved;
   for (int y = 0; y < height; ++y)
@@ -167,7 +167,6 @@ SolveStats solve_albedo(ImageView<const float> ratio, ImageView<const float> con
       b[i] = confidence(x, y) * ratio(x, y);
       if (x + 1 < width) g.right[i] = link_x(x, y);
       if (y + 1 < height) g.below[i] = link_y(x, y);
-      g.diagonal[i] = g.mass[i] + g.right[i] + g.right[i - 1] + g.below[i] + g.below[i - g.stride];
     }
   solver.prepare();
   const SolveStats stats = solver.solve(b, tolerance, kMaxAlbedoIterations, solved);

@@ -73,6 +73,8 @@ _ALBEDO_REACH = 8.0
 _HAIR_SHADE, _HAIR_SMOOTHING, _HAIR_GROWTH = -0.7, 1.5, 1.5
 """Log shading of what is broad and darker than folds are: brows, beards, cast shadows; over and
 beyond how many mm."""
+_ALBEDO_TOLERANCE = 3e-3
+"""Residual; the relief is then right to a few µm."""
 _MAX_DETAIL = 0.6
 """Soft limit of log shading: nothing of a face is darker for its relief alone."""
 
@@ -212,7 +214,7 @@ def _albedo(linear: Float32, ratio: Float32, confidence: Float32, mm: float) -> 
         return out
 
     albedo: Float32 = np.asarray(
-        _core.solve_albedo(ratio, confidence, links(1), links(0), _TOLERANCE)[0]
+        _core.solve_albedo(ratio, confidence, links(1), links(0), _ALBEDO_TOLERANCE)[0]
     )
     return albedo
 

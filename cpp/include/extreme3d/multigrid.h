@@ -12,7 +12,7 @@ double dot_product(const std::vector<float>& a, const std::vector<float>& b);
 
 struct SolveStats {
   int iterations;  // of conjugate gradients
-  float residual;  // relative to the right-hand side
+  float residual;  // relative to the right-hand side; NaN where that is not finite
 };
 
 // Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
@@ -43,27 +43,35 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
     for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
     rr = dot_product(b, b);
   }
-  return {iterations, start > 0.0 ? static_cast<float>(std::sqrt(rr / start)) : 0.f};
+  return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};
 }
 
 // One grid of a hierarchy: cells row-major with a border of one empty cell, even width and height
-// so that each 2 × 2 block is a cell of the next grid. The matrix has `diagonal` = `mass` + the
-// weights of a cell's edges, also of those to fixed neighbours. Cells that are not unknown have no
-// edges and diagonal 0, which keeps them 0 through every sweep.
+// so that each 2 × 2 block is a cell of the next grid. Row i of the matrix is
+//   (mass + fixed) x_i + Σ edge (x_i - x_j)
+// where `fixed` holds the weights of edges to neighbours that are not unknown. Cells without any
+// are not unknown themselves and stay 0 through every sweep.
 struct GridLevel {
   int width, height, stride;
   std::vector<float> right, below;  // weight of the edge to the next cell in x, in y
-  std::vector<float> mass, diagonal, inverse_diagonal;
+  std::vector<float> mass, fixed;
+  std::vector<float> anchor, inverse_diagonal;  // mass + fixed; set by Multigrid::prepare
   std::vector<float> x, b, scratch;
 
   GridLevel(int w, int h);
   int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
 };
 
+// How corrections pass between grids: bilinear suits solutions that are smooth over the region,
+// constant over 2 × 2 blocks those that jump where links are cut.
+enum class Transfer { kBilinear, kConstant };
+
 // A weighted graph Laplacian plus mass on any set of pixels: fill `finest()`, then `prepare()`.
 class Multigrid {
  public:
-  Multigrid(int width, int height) { levels_.emplace_back(width, height); }
+  Multigrid(int width, int height, Transfer transfer) : transfer_(transfer) {
+    levels_.emplace_back(width, height);
+  }
   GridLevel& finest() { return levels_.front(); }
   void prepare();
 
@@ -74,6 +82,7 @@ class Multigrid {
  private:
   void v_cycle(std::size_t level);
 
+  Transfer transfer_;
   std::deque<GridLevel> levels_;  // references to levels stay valid as it grows
 };
 
