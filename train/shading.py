@@ -173,7 +173,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--sets", type=Path, required=True, help="folder of the store")
     parser.add_argument("--mask-network", type=Path, help="ONNX file, for photos without labels")
-    parser.add_argument("--again", action="store_true", help="those that have a target, instead of those without")
+    parser.add_argument("--again", action="store_true", help="only photos that have a target")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="picture of 40 of them")
     return parser.parse_args()
