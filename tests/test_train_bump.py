@@ -409,6 +409,18 @@ def test_stream_goes_on_from_any_step_and_skips_what_teaches_nothing(sets, cutou
         assert batch["image"].shape[1] % 64 == 0
 
 
+def test_windows_that_all_teach_nothing_are_refused(sets, monkeypatch):
+    monkeypatch.setattr(bump_dataset, "MAX_MISSES", 5)
+    for name in ("photos", "profiles"):
+        maps, _ = relief_store.open_set(sets / name, "r+")
+        maps["trust"][:], maps["mask"][:] = 0, relief_store.UNKNOWN
+        for m in maps.values():
+            m.flush()
+    crops = bump_dataset.Crops(sets, None, {"photos": 1.0}, 128, 2, 0, 0)
+    with pytest.raises(RuntimeError, match="no window has a target or a mask"):
+        next(iter(crops))
+
+
 def test_two_workers_make_in_turn_what_one_makes(sets, cutouts, monkeypatch):
     want = batches(sets, cutouts, 0, 4)
     for worker in range(2):

@@ -21,7 +21,7 @@ VISIBLE = 0.05  # how far a pixel may be covered and still show relief
 DROPPED_NORMALS = 0.05  # of the samples
 NORMAL_TILT = math.radians(1.5)  # standard deviations of the foundation's made-up errors
 NORMAL_SHIFT = 2.0  # px
-MAX_MISSES = 10_000
+MAX_MISSES = 10_000  # windows in a batch that teach nothing
 # Steeper targets are where two surfaces overlap in depth (beside the nose), not relief.
 MAX_STEP = 0.6  # mm per px
 
@@ -108,6 +108,8 @@ class Crops(torch.utils.data.IterableDataset):
                 window = windows.window(int(rng.choice(len(chance), p=chance)))
                 if (window["trust"] > 0).any() or (window["mask"] == 1).any():
                     samples.append(make(rng, window, size, occluders))
+                else:
+                    misses += 1
             yield collate(samples)
             step += worker.num_workers if worker else 1
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from relief_store import UNKNOWN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UNKNOWN = 255  # in masks
 OCCLUDED_WEIGHT = 0.05  # of "no relief" on what is not face, beside a trusted target's 1
 BORDER = 3  # px of the mask's map on each side of a change
 BORDER_WEIGHT = 4.0

@@ -190,13 +190,15 @@ def lab(image: UInt8, sigma: float = 0.0) -> Float:
     return np.asarray(cv2.cvtColor(a, cv2.COLOR_RGB2Lab))
 
 
-def warped(a: Float, crop_from_image: Float, photo_shape: tuple[int, ...]) -> Float:
+def warped(
+    a: Any, crop_from_image: Float, photo_shape: tuple[int, ...], flags: int = cv2.INTER_LINEAR
+) -> Any:
     """A map of the whole photo, of any resolution, in the crop; 0 beyond the photo."""
     scale = np.diag([photo_shape[1] / a.shape[1], photo_shape[0] / a.shape[0], 1.0])
     matrix = np.asarray(crop_from_image, np.float64) @ scale
     # OpenCV puts pixel centres at whole numbers
     matrix[:2, 2] += matrix[:2, :2] @ [0.5, 0.5] - 0.5
-    return np.asarray(cv2.warpAffine(a, matrix[:2], (CROP, CROP), flags=cv2.INTER_LINEAR))
+    return cv2.warpAffine(a, matrix[:2], (CROP, CROP), flags=flags)
 
 
 def winners(
@@ -477,8 +479,8 @@ def contact_sheet(out: Path, path: Path, names: list[str], count: int, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    default = os.environ.get("EXTREME3D_DATA")
-    parser.add_argument("--data", type=Path, default=default and Path(default))
+    default = os.environ.get("EXTREME3D_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=list(FOLDERS), help="write this set alone")
     parser.add_argument("--limit", type=int, default=0, help="of photos in each folder; 0 is all")
@@ -489,8 +491,6 @@ def main() -> None:
     options = parser.parse_args()
     names = [options.only] if options.only else list(FOLDERS)
     if not options.sheet_only:
-        if options.data is None:
-            parser.error("say where the data are: --data, or EXTREME3D_DATA")
         cv2.setNumThreads(1)
         viewer = Viewer(options.data / "photos")
         for name in names:

@@ -23,7 +23,7 @@ import numpy as np
 from preview import shaded_depth, sheet
 from relief_atlas import HEIGHT, TEXEL, WIDTH, Atlas, blur
 from relief_fields import FaceMap
-from relief_photos import rasterized
+from relief_photos import rasterized, warped
 from relief_scans import load_scan_relief
 from relief_store import CROP, MAX_BUMP, UNKNOWN, SetWriter, band, window, window_origin
 from store import is_held_out
@@ -658,8 +658,7 @@ class TargetMaker:
             return None
         middle = float(np.median(depth[region]))
         mm = middle / camera.fx
-        maps = self._in_crop(photo, crop_from_image)
-        true, seen, flesh, mask, inside = maps
+        true, seen, flesh, mask, inside = self._in_crop(photo, crop_from_image)
         both = region & seen
         if both.sum() < 0.6 * region.sum():
             return None
@@ -714,30 +713,17 @@ class TargetMaker:
     @staticmethod
     def _in_crop(photo: Photo, crop_from_image: np.ndarray):
         """True depth, where there is any, where it is skin, mask, what the photo covers."""
-        side = len(photo.depth)
-        half = np.eye(3)
-        half[:2, 2] = 0.5
-
-        def index_matrix(from_size: int) -> np.ndarray:
-            m = crop_from_image @ np.diag([PHOTO / from_size, PHOTO / from_size, 1.0])
-            return (np.linalg.inv(half) @ m @ half)[:2]
-
         seen = np.isfinite(photo.depth)
-        depth = np.where(seen, photo.depth, 0).astype(np.float32)
         base = float(np.median(photo.depth[seen]))
-        depth = np.where(seen, depth - base, 0).astype(np.float32)
+        depth = np.where(seen, photo.depth - base, 0).astype(np.float32)
         stack = np.dstack([depth, seen.astype(np.float32), photo.skin.astype(np.float32)])
-        stack = cv2.GaussianBlur(stack, (0, 0), 0.35 * side / PHOTO)
-        warped = cv2.warpAffine(stack, index_matrix(side), (CROP, CROP), flags=cv2.INTER_LINEAR)
-        there = warped[..., 1] > 0.999
-        true = np.where(there, warped[..., 0] + base, 0)
-        mask = cv2.warpAffine(
-            photo.mask, index_matrix(PHOTO), (CROP, CROP), flags=cv2.INTER_NEAREST, borderValue=0
-        )
-        whole = np.ones((PHOTO, PHOTO), np.uint8)
-        flags = cv2.INTER_NEAREST
-        inside = cv2.warpAffine(whole, index_matrix(PHOTO), (CROP, CROP), flags=flags)
-        return true, there, warped[..., 2], mask, inside > 0
+        stack = cv2.GaussianBlur(stack, (0, 0), 0.35 * len(depth) / PHOTO)
+        shape = (PHOTO, PHOTO)
+        depth, there, skin = cv2.split(warped(stack, crop_from_image, shape))
+        there = there > 0.999
+        mask = warped(photo.mask, crop_from_image, shape, cv2.INTER_NEAREST)
+        inside = warped(np.ones(shape, np.uint8), crop_from_image, shape, cv2.INTER_NEAREST)
+        return np.where(there, depth + base, 0), there, skin, mask, inside > 0
 
 
 def camera_in_crop(photo: Photo, crop_from_image: np.ndarray) -> tuple[Camera, np.ndarray]:
