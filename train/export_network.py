@@ -46,7 +46,8 @@ BUMP_CROP_RULE = (
 )
 BUMP_SOURCES = (
     "trained on CelebAMask-HQ and UTKFace with relief from their shading, on FASSEG and web photos "
-    "of masked people, and on renderings of the CC0 head model with known relief"
+    "of masked people, and on renderings of the CC0 head model with known relief, some of it that "
+    "of two scans (a scan published with FLAME's fitting code, MeshMonk's demo face)"
 )
 LICENCE = "weights under Apache-2.0; the photos they learned from are for non-commercial research"
 
