@@ -25,11 +25,18 @@ from preview import sheet
 from relief_store import CROP, UNKNOWN, WINDOW, SetWriter, open_set, window, window_origin
 from store import is_held_out, person_of
 
-from extreme3d_fast import Reconstructor, _shading
+from extreme3d_fast import _shading
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.detect import transform_points as transform_pixels
+from extreme3d_fast.estimator import FoundationEstimator
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.mesh import Csr, rotate_vectors, transform_points, vertex_normals
+from extreme3d_fast.mesh import (
+    Csr,
+    rotate_vectors,
+    transform_points,
+    vertex_faces,
+    vertex_normals,
+)
 from extreme3d_fast.occlusion import _disc
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize
 from extreme3d_fast.reconstructor import _face_size, _photo_in_crop
@@ -95,8 +102,9 @@ class Viewer:
     """Estimates foundations and rasterises them as the pipeline does."""
 
     def __init__(self, data: Path) -> None:
-        self.pipeline = Reconstructor(threads=1)
-        self.model = self.pipeline.head_model
+        self.model = HeadModel.load()
+        self.estimator = FoundationEstimator(self.model, threads=1)
+        self.table = vertex_faces(self.model.faces, self.model.skin_vertex_count)
         self.at_rest = self.model.vertices()[: self.model.skin_vertex_count]
         labels = np.load(data / "landmarks478.npz")
         self.row = {str(n): i for i, n in enumerate(labels["names"])}
@@ -105,7 +113,7 @@ class Viewer:
 
     def view(self, name: str, photo: UInt8) -> View | str:
         """The photo's main face, or why it is left out."""
-        model, estimator = self.model, self.pipeline._estimator
+        model, estimator = self.model, self.estimator
 
         def untimed(_: str, function: Any) -> Any:
             return function
@@ -132,8 +140,7 @@ class Viewer:
             gap = np.linalg.norm(got - want, axis=1)
 
         head = model.vertices(foundation.identity, foundation.expression)
-        table = self.pipeline._faces_of_vertex
-        raster, weight, depth = rasterized(model, table, head, pose, camera)
+        raster, weight, depth = rasterized(model, self.table, head, pose, camera)
         face = weight > 0
         if np.count_nonzero(face) < 5000:
             return "small"
