@@ -43,7 +43,7 @@ def load(
         if view is None:
             continue
         levels, filled, mask = (
-            cv2.imread(str(path.with_name(f"{path.stem}{suffix}.png")), cv2.IMREAD_GRAYSCALE)
+            _read_map(path.with_name(f"{path.stem}{suffix}.png"))
             for suffix in ("_bump", "_bump_filled", "_mask")
         )
         theirs = into_crop(bump_from_authors_map(levels), view.crop_from_image, view.size)
@@ -54,6 +54,13 @@ def load(
         side = 2 * _EROSION + 1
         valid = cv2.erode(valid.view(np.uint8), np.ones((side, side), np.uint8)) > 0
         yield AuthorsMap(path.stem, view, np.nan_to_num(theirs), valid)
+
+
+def _read_map(path: Path) -> np.ndarray:
+    levels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if levels is None:
+        raise FileNotFoundError(f"no map of the authors at {path}")
+    return np.asarray(levels)
 
 
 def was_filled(levels: np.ndarray, filled: np.ndarray) -> np.ndarray:

@@ -101,6 +101,8 @@ class Validation:
             for kind, count in COUNTS.items()
         ]
         chosen = np.concatenate(rows)
+        if not len(chosen):
+            raise SystemExit(f"no held-out windows in {options.sets}: nothing to judge by")
         self.kind = windows.kind[chosen]
         self.mm_per_pixel = torch.from_numpy(windows.mm_per_pixel[chosen])
         stored = [windows.window(int(i)) for i in chosen]
