@@ -68,7 +68,7 @@ _DEPTH_TOLERANCE = 2.0
 # The bump map fades out at lips and lids, so that little is left to follow further in.
 _RINGS_INTO_OPENINGS = 5
 # A face more hidden, more cut off, or smaller than this is worth a warning.
-_OCCLUDED_WARNING = 0.10
+_OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 _FACE_MM = 165.0  # hairline to chin
