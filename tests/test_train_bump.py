@@ -19,6 +19,7 @@ from extreme3d_fast.session import Session
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
+from training_runs import assert_resumed_is_whole  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 bump_dataset = importlib.import_module("bump_dataset")
@@ -470,25 +471,16 @@ def train(sets, cutouts, monkeypatch):
 
 
 def test_resumed_run_ends_with_the_same_numbers(train, tmp_path):
-    whole = train(tmp_path / "whole", 0, "--preview", str(tmp_path / "preview.png"))
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "parts", 3)
-    broken_off = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
-    assert broken_off["state"]["step"] == 2
-    resumed = train(tmp_path / "parts")
-    assert resumed["state"]["step"] == whole["state"]["step"] == STEPS
-    moved = 0.0
-    for kind in ("network", "average"):
-        for name, value in whole[kind].items():
-            torch.testing.assert_close(resumed[kind][name], value, rtol=0, atol=0, msg=name)
-            moved += float((value - broken_off[kind][name]).abs().sum())
-    assert moved > 0
-    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("whole", "parts")]
-    last = [json.loads(log.splitlines()[-1]) | {"seconds": 0} for log in logs]
-    assert last[0] == last[1]
-    assert {"photos_mm", "photos_degrees", "photos_iou", "profiles_iou"} <= set(last[0])
-    assert "profiles_mm" not in last[0]  # they have no relief
-    assert len(last[0]["photos_iou"]) == 2
+    last = assert_resumed_is_whole(
+        lambda folder: train(folder, 0, "--preview", str(tmp_path / "preview.png")),
+        lambda folder: train(folder, 3),
+        train,
+        tmp_path,
+        STEPS,
+    )
+    assert {"photos_mm", "photos_degrees", "photos_iou", "profiles_iou"} <= set(last)
+    assert "profiles_mm" not in last  # they have no relief
+    assert len(last["photos_iou"]) == 2
     assert cv2.imread(str(tmp_path / "preview.png")) is not None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from extreme3d_fast.camera import rotation_from_angles
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
+from training_runs import assert_resumed_is_whole  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 augment = importlib.import_module("augment")
@@ -96,22 +96,13 @@ def train(sets, occluders, monkeypatch):
 
 @pytest.mark.parametrize("task", ["pose", "foundation"])
 def test_resumed_run_ends_with_the_same_numbers(train, tmp_path, task):
-    whole = train(task, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(task, tmp_path / "parts", stop_at=3)
-    broken_off = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
-    assert broken_off["state"]["step"] == 2
-    resumed = train(task, tmp_path / "parts")
-    assert resumed["state"]["step"] == whole["state"]["step"] == STEPS
-    moved = 0.0
-    for kind in ("network", "average"):
-        for name, value in whole[kind].items():
-            torch.testing.assert_close(resumed[kind][name], value, rtol=0, atol=0, msg=name)
-            moved += float((value - broken_off[kind][name]).abs().sum())
-    assert moved > 0
-    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("whole", "parts")]
-    last = [json.loads(log.splitlines()[-1]) | {"seconds": 0} for log in logs]
-    assert last[0] == last[1]
+    assert_resumed_is_whole(
+        lambda folder: train(task, folder),
+        lambda folder: train(task, folder, stop_at=3),
+        lambda folder: train(task, folder),
+        tmp_path,
+        STEPS,
+    )
 
 
 @pytest.mark.parametrize("task", ["pose", "foundation"])

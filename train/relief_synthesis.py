@@ -12,8 +12,6 @@ misses. For every second photo it is the true depth less that of the true head: 
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ from synthesis import (
     Synthesizer,
     decode,
     encode,
+    set_arguments,
     view_rotation,
 )
 from synthetic_scene import background, random_hair_color
@@ -860,15 +859,7 @@ def draw(synthesizer, maker, seed: int, first: int, count: int = 24) -> np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    default = os.environ.get("EXTREME3D_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=Path(default), help="folder with photos/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the training sets")
-    parser.add_argument("--count", type=int, default=500, help="samples a set")
-    parser.add_argument("--first", type=int, default=0, help="number of the first set")
-    parser.add_argument("--sets", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, help="write a picture of 24 samples instead")
+    parser = set_arguments(__doc__.split("\n")[0], count=500, shown=24)
     parser.add_argument("--bench", type=Path, help="write the photos of the bench instead")
     options = parser.parse_args()
     cv2.setNumThreads(1)

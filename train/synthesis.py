@@ -519,16 +519,22 @@ def draw(synthesizer: Synthesizer, seed: int, first: int, count: int = 60) -> np
     return sheet(tiles, 10)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def set_arguments(description: str, *, count: int, shown: int) -> argparse.ArgumentParser:
+    """Options of a script that draws sets: of `count` samples, or a picture of `shown`."""
+    parser = argparse.ArgumentParser(description=description)
     default = os.environ.get("EXTREME3D_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with photos/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the training sets")
-    parser.add_argument("--count", type=int, default=5000, help="samples a set")
+    parser.add_argument("--count", type=int, default=count, help="samples a set")
     parser.add_argument("--first", type=int, default=0, help="number of the first set")
     parser.add_argument("--sets", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sheet", type=Path, help="write a picture of 60 samples instead")
+    parser.add_argument("--sheet", type=Path, help=f"write a picture of {shown} samples instead")
+    return parser
+
+
+def main() -> None:
+    parser = set_arguments(__doc__.split("\n")[0], count=5000, shown=60)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     options.out.mkdir(parents=True, exist_ok=True)
