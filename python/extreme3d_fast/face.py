@@ -60,7 +60,7 @@ class Face:
     face_mask: npt.NDArray[np.bool_]  #: (S, S) bool, where the photo shows the face itself
     face_probability: Float32  #: (S, S) float32 in [0, 1], the mask before it was cut at 0.5
     occlusion: Occlusion  #: which pixels are hidden, and how much of the face
-    #: Whose detail fills them; None if nothing is hidden, nobody is similar, or it was not asked for
+    #: Whose detail fills them; None: nothing is hidden, nobody is similar, or it was not asked for
     reference: Reference | None = None
 
     #: Eyeballs, teeth and tongue: (vertices, faces, colors) like the ones above, by name.
