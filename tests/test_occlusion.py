@@ -1,4 +1,4 @@
-"""Holes are what the face mask rejects; they take a reference's detail, or the smoothest surface."""
+"""Holes are what the face mask rejects; they take a reference's detail, else a smooth surface."""
 
 import numpy as np
 import pytest
