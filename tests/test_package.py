@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"detect", "face"},
+    {"detect", "transfer", "face"},
     {"pose", "bump_network"},
     {"foundation", "localize"},
     {"estimator"},
@@ -47,7 +47,7 @@ LAYERS: list[set[str]] = [
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
-OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:
