@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     },
     {"detect", "transfer", "face"},
     {"pose", "bump_network"},
-    {"foundation", "localize"},
+    {"foundation", "identity", "localize"},
     {"estimator"},
     {"reconstructor"},
     {"cli"},
@@ -46,7 +46,15 @@ LAYERS: list[set[str]] = [
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
+NETWORK_RUNTIME = {
+    "session",
+    "detect",
+    "pose",
+    "bump_network",
+    "foundation",
+    "identity",
+    "localize",
+}
 OPERATIONS = {"mesh", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
