@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     },
     {"detect", "face"},
     {"pose", "bump_network"},
-    {"foundation", "localize"},
+    {"foundation", "identity", "localize"},
     {"estimator"},
     {"foundation_view"},
     {"reconstructor", "reference_builder"},
@@ -47,7 +47,15 @@ LAYERS: list[set[str]] = [
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
+NETWORK_RUNTIME = {
+    "session",
+    "detect",
+    "pose",
+    "bump_network",
+    "foundation",
+    "identity",
+    "localize",
+}
 OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
 
 
