@@ -40,7 +40,8 @@ LAYERS: list[set[str]] = [
     {"pose", "bump_network"},
     {"foundation", "identity", "localize"},
     {"estimator"},
-    {"reconstructor"},
+    {"foundation_view"},
+    {"reconstructor", "reference_builder"},
     {"cli"},
     {"__main__", "__init__"},
 ]
