@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
 from ._arrays import Float32, float_array, mask_array
+from .blending import blend_gradients
 from .errors import OcclusionUnavailable
 
 __all__ = [
@@ -37,8 +37,6 @@ _AVAILABLE: tuple[FillMethod, ...] = ("smooth", "none")
 _CROP_SIZE = 500
 _TRUST_MARGIN = 7
 _MIN_HOLE = 30
-
-_TOLERANCE = 1e-4  # of the fill's right-hand side: errors of a few µm
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def fill_bump(
     """Bump map with its holes filled.
 
     "smooth" solves Laplace's equation in the holes: the membrane that meets the known bump at their
-    edges and 0 at the outer border of the region. It has no extremes inside, so it adds nothing.
+    edges and is free at the border of the region. It has no extremes of its own: it adds nothing.
 
     Args:
         bump: (H, W) mm.
@@ -158,5 +156,4 @@ def fill_bump(
         raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
     if method == "none":
         return np.array(mm)
-    filled: Float32 = np.asarray(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
-    return filled
+    return blend_gradients(mm, trusted, inside)
