@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh", "model_readers", "blending"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
@@ -56,7 +56,7 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "transfer"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "blending", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:
