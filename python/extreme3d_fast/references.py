@@ -3,7 +3,7 @@
 A set is an .npz file of uncompressed members that are mapped into memory, never read as a whole and
 never unpickled: `metadata` (JSON), `viewpoints` (N, 4) quaternions w, x, y, z of the rotations
 camera_from_head, `descriptors` (N, D) identity features, `faces` (N,) records of everything else,
-and `maps`, the bump maps as grey JPEG files one behind the other. Only viewpoints are kept in memory.
+and `maps`, the bump maps as grey JPEG files one behind the other. Only viewpoints are in memory.
 """
 
 from __future__ import annotations
@@ -236,7 +236,14 @@ class ReferenceSet:
             ValueError: no indices.
             InvalidModelFile: a face is damaged.
         """
-        with ReferenceWriter(path, **self.metadata) as writer:
+        about = self.metadata
+        with ReferenceWriter(
+            path,
+            head_model=about["head_model"],
+            bump_network=about["bump_network"],
+            source=about["source"],
+            licence=about["licence"],
+        ) as writer:
             for i in indices:
                 self.copy(i, writer)
 
@@ -253,10 +260,10 @@ class ReferenceSet:
         """
         if writer.head_model != self.head_model:
             raise ValueError(f"{writer.path} speaks of another head model than {self.path}")
-        index = self._checked(index)
-        row = np.array(self._faces[index])
+        i = self._checked(index)
+        row = np.array(self._faces[i : i + 1]).reshape(())
         blob = bytes(self._blob(row))
-        return writer._append(self.viewpoints[index], self.descriptors[index], row, blob)
+        return writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -294,20 +301,20 @@ class _Viewpoints:
         size = -(-count // 2**levels)
         # (leaves, size) of indices; the first few come twice, so that all leaves are equally long
         order = (np.arange(size << levels) % count).astype(np.int32)[None]
-        unit = _unit(viewpoints)
+        points = _unit(viewpoints).T[:, order]  # (4, leaves, size)
         for _ in range(levels):
-            points = unit[order]  # (leaves, size, 4)
-            axis = np.ptp(points, axis=1).argmax(1)
-            value = np.take_along_axis(points, axis[:, None, None], 2)[..., 0]
+            axis = np.ptp(points, axis=2).argmax(0)
+            value = points[axis, np.arange(len(axis))]
             half = order.shape[1] // 2
-            sides = np.argpartition(value, half - 1, axis=1)
-            order = np.take_along_axis(order, sides, 1).reshape(-1, half)
+            part = np.argpartition(value, half - 1, axis=1)
+            order = np.take_along_axis(order, part, 1).reshape(-1, half)
+            points = np.take_along_axis(points, part[None], 2).reshape(4, -1, half)
         self._order = order
-        self._points = unit[order].transpose(2, 0, 1).copy()  # (4, leaves, size)
+        self._points = points
         self._copies = 1 if order.size == count else 2  # of a face at most
-        mean = self._points.mean(2, dtype=np.float64)
+        mean = points.mean(2, dtype=np.float64)
         self._centre = mean / np.maximum(np.linalg.norm(mean, axis=0), 1e-6)
-        cosine = np.abs((self._points * self._centre[:, :, None]).sum(0)).min(1)
+        cosine = np.abs(np.einsum("ijk,ij->jk", points, self._centre)).min(1)
         self._radius = np.arccos(np.clip(cosine, 0, 1))
 
     def nearest(
@@ -436,7 +443,7 @@ class ReferenceWriter:
         folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
         self._folder = Path(self._resources.enter_context(folder))
         self._files: dict[str, IO[bytes]] = {
-            name: self._resources.enter_context(open(self._folder / name, "w+b"))
+            name: self._resources.enter_context((self._folder / name).open("w+b"))
             for name in _MEMBERS[1:]
         }
         self._count = 0
