@@ -117,7 +117,7 @@ def test_small_face_is_refused(builder: ReferenceBuilder, photo: Image) -> None:
 
 
 def test_face_that_the_photo_cuts_is_refused(builder: ReferenceBuilder, photo: Image) -> None:
-    cut = builder.examine(np.ascontiguousarray(photo[:260]))
+    cut = builder.examine(np.ascontiguousarray(photo[:230]))
     assert cut.refusal == "cut off"
     assert cut.measures is not None
     assert cut.measures.outside > MAX_OUTSIDE
@@ -155,14 +155,12 @@ def test_relief_without_sense_is_refused(photo: Image, tmp_path: Path, gain, rea
     assert rough < low or rough > high or refused.measures.steepness > MAX_STEEPNESS
 
 
-def test_level_of_a_network_is_no_relief_that_changes_the_measure_of_slope(
-    photo: Image, tmp_path: Path
-) -> None:
+def test_relief_of_one_height_has_no_slope(photo: Image, tmp_path: Path) -> None:
     path = write_network(tmp_path / "a.onnx", says(), bump_bias=0.2)
     level = ReferenceBuilder(bump_network=path).examine(photo)
     assert level.measures is not None
     assert level.measures.roughness == pytest.approx(0.2, rel=0.05)
-    assert level.measures.steepness < 0.01
+    assert level.measures.steepness < 0.03  # what has faded by up to a tenth falls off
 
 
 def test_sharpness_falls_with_blur(rng: np.random.Generator) -> None:
