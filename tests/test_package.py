@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh", "model_readers", "blending"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"detect", "face"},
+    {"detect", "transfer", "face"},
     {"pose", "bump_network"},
     {"foundation", "identity", "localize"},
     {"estimator"},
@@ -57,7 +57,7 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "blending", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:
@@ -165,9 +165,10 @@ PUBLIC = [
     "InvalidImage",
     "InvalidModelFile",
     "NoFaceFound",
-    "OcclusionUnavailable",
+    "Occlusion",
     "Provenance",
     "Reconstructor",
+    "Reference",
     "__version__",
     "reconstruct",
     "reconstruct_all",

@@ -157,6 +157,18 @@ def _add_bump_network(parser: argparse.ArgumentParser) -> None:
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--occlusion",
+        choices=("reference", "smooth", "none"),
+        default="reference",
+        help="what fills the covered parts (default: reference, detail of a similar face)",
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        help="another reference set, from `extreme3d references build` (default: the built-in one)",
+    )
+    parser.add_argument(
         "--threads",
         type=_positive,
         default=min(os.cpu_count() or 1, 4),
@@ -190,6 +202,8 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
         foundation=options.foundation,
         detail=options.detail,
         bump_network=options.bump_network,
+        occlusion=options.occlusion,
+        references=options.references,
         threads=options.threads,
     )
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <vector>
 
@@ -15,13 +16,14 @@ struct SolveStats {
   float residual;  // relative to the right-hand side; NaN where that is not finite
 };
 
-// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
-// the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
-// A⁻¹ r.
+// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|, or until the
+// preconditioner puts the error's energy norm, √(r · z), at `energy` before a last step; `b`
+// becomes the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive
+// approximation of A⁻¹ r.
 template <class Apply, class Precondition>
 SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondition,
                                std::vector<float>& b, float tolerance, int max_iterations,
-                               std::vector<float>& x) {
+                               std::vector<float>& x, double energy = 0.0) {
   const std::size_t n = b.size();
   x.assign(n, 0.f);
   std::vector<float> z(n, 0.f), p(n, 0.f), ap(n, 0.f);
@@ -42,9 +44,16 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
     for (std::size_t i = 0; i < n; ++i) x[i] += step * p[i];
     for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
     rr = dot_product(b, b);
+    if (rz <= energy * energy) break;
   }
   return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};
 }
+
+// A cell beyond a free border. Interpolation finds there the mean of the unknown cells next to it.
+struct Ghost {
+  int cx, cy;
+  int n, sources[4];
+};
 
 // One grid of a hierarchy: cells row-major with a border of one empty cell, even width and height
 // so that each 2 × 2 block is a cell of the next grid. Row i of the matrix is
@@ -53,10 +62,13 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
 // are not unknown themselves and stay 0 through every sweep.
 struct GridLevel {
   int width, height, stride;
+  int blocks_x, blocks_y;           // of the finer grid: width and height before rounding
   std::vector<float> right, below;  // weight of the edge to the next cell in x, in y
   std::vector<float> mass, fixed;
   std::vector<float> anchor, inverse_diagonal;  // mass + fixed; set by Multigrid::prepare
   std::vector<float> x, b, scratch;
+  std::vector<std::uint8_t> held;  // cells that are known, border included; others are free
+  std::vector<Ghost> ghosts;       // of coarse grids
 
   GridLevel(int w, int h);
   int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
@@ -75,9 +87,10 @@ class Multigrid {
   GridLevel& finest() { return levels_.front(); }
   void prepare();
 
-  // Solves for the right-hand side b (with the finest level's border; lost).
+  // Solves for the right-hand side b (with the finest level's border; lost), until `tolerance` or
+  // `energy` (see conjugate_gradients) is met.
   SolveStats solve(std::vector<float>& b, float tolerance, int max_iterations,
-                   std::vector<float>& x);
+                   std::vector<float>& x, double energy = 0.0);
 
  private:
   void v_cycle(std::size_t level);
