@@ -185,7 +185,8 @@ class ReferenceSet:
             raise ValueError("`descriptor` should be finite and not 0")
         index, mirrored, cosine_of_half = self._index.nearest(_quaternion(turn[:3, :3]), k)
         features = self.descriptors[index].astype(np.float64)
-        lengths = np.sqrt((features * features).sum(1))
+        with np.errstate(invalid="ignore"):  # of a damaged file
+            lengths = np.sqrt((features * features).sum(1))
         if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             raise self._invalid("identity features are not finite, or 0")
         similarity = (features * (query / length)).sum(1) / lengths
