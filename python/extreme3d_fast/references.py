@@ -148,6 +148,14 @@ class ReferenceSet:
         """Fingerprint of the head model that `identity` and `expression` speak of."""
         return self.metadata["head_model"]
 
+    @property
+    def yaw_pitch(self) -> Float64:
+        """(N, 2) degrees; signs as in `camera.angles_from_rotation`."""
+        w, x, y, z = self.viewpoints.astype(np.float64).T
+        yaw = np.arcsin(np.clip(2 * (x * z - w * y), -1, 1))
+        pitch = np.arctan2(2 * (y * z + w * x), 2 * (x * x + y * y) - 1)
+        return np.asarray(np.degrees(np.stack([yaw, pitch], 1)))
+
     def search(
         self, camera_from_head: npt.ArrayLike, descriptor: npt.ArrayLike, *, k: int = 100
     ) -> Reference:
@@ -177,7 +185,8 @@ class ReferenceSet:
             raise ValueError("`descriptor` should be finite and not 0")
         index, mirrored, cosine_of_half = self._index.nearest(_quaternion(turn[:3, :3]), k)
         features = self.descriptors[index].astype(np.float64)
-        lengths = np.sqrt((features * features).sum(1))
+        with np.errstate(invalid="ignore"):  # of a damaged file
+            lengths = np.sqrt((features * features).sum(1))
         if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             raise self._invalid("identity features are not finite, or 0")
         similarity = (features * (query / length)).sum(1) / lengths
@@ -236,10 +245,26 @@ class ReferenceSet:
             source=about["source"],
             licence=about["licence"],
         ) as writer:
-            for i in map(self._checked, indices):
-                row = np.array(self._faces[i : i + 1]).reshape(())
-                blob = bytes(self._blob(row))
-                writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
+            for i in indices:
+                self.copy(i, writer)
+
+    def copy(self, index: int, writer: ReferenceWriter) -> int:
+        """Adds a face to a file that is being written, as it is stored here.
+
+        Returns:
+            Its index there.
+
+        Raises:
+            IndexError: no such face.
+            ValueError: the other set speaks of another head model.
+            InvalidModelFile: the face is damaged.
+        """
+        if writer.head_model != self.head_model:
+            raise ValueError(f"{writer.path} speaks of another head model than {self.path}")
+        i = self._checked(index)
+        row = np.array(self._faces[i : i + 1]).reshape(())
+        blob = bytes(self._blob(row))
+        return writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -407,6 +432,8 @@ class ReferenceWriter:
             "source": source,
             "licence": licence,
         }
+        #: Of the model that identity and expression speak of.
+        self.head_model = head_model
         self._text = json.dumps(self._metadata).encode()
         if len(self._text) > _MAX_METADATA:
             raise ValueError(f"metadata should have at most {_MAX_METADATA} bytes")
