@@ -231,13 +231,15 @@ def test_options_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
 
     monkeypatch.setattr("extreme3d_fast.reconstructor.Reconstructor", reconstructor)
     arguments = ["--foundation", mode, "--threads", "3", "--detail", "none"]
-    arguments += ["--bump-network", "a.onnx"]
+    arguments += ["--bump-network", "a.onnx", "--references", "a.npz"]
     assert main(["reconstruct", photo("a.png", 1), "-o", "out", *arguments]) == ALL_DONE
     assert asked == {
         "device": "cpu",
         "foundation": mode,
         "detail": "none",
         "bump_network": Path("a.onnx"),
+        "occlusion": "reference",
+        "references": Path("a.npz"),
         "threads": 3,
     }
 
