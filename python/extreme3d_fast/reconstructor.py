@@ -23,6 +23,7 @@ from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -33,20 +34,17 @@ from extreme3d_fast.mesh import (
     vertex_normals,
 )
 from extreme3d_fast.mesh_io import Mesh
-from extreme3d_fast.occlusion import (
-    FillMethod,
-    check_fill_method,
-    fill_bump,
-    find_holes,
-)
+from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes
 from extreme3d_fast.pose import FACE_CENTER
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
+from extreme3d_fast.references import Reference, ReferenceSet
 from extreme3d_fast.registration import Registration, register_dense
 from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
+from extreme3d_fast.transfer import Borrowed, warp_by_similarity, warp_by_surface
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
@@ -72,6 +70,11 @@ _OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 _FACE_MM = 165.0  # hairline to chin
+# Holes smaller than this share of the face are closed smoothly: a reference would not show.
+_SMALL_HOLES = 0.01
+# A reference seen from further round, or less alike, is none.
+_MAX_POSE_DISTANCE = 20.0  # degrees
+_MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
 _FACE_SHOWN = 0.5
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
@@ -97,15 +100,17 @@ class Reconstructor:
         detail: source of the bump map; see `Detail`. The face mask is the network's in any case.
         bump_network: ONNX file of another bump-map network, such as converted weights of the
             paper's authors; see `BumpNetwork`. None is the built-in one.
-        occlusion: how occluded pixels are filled: "smooth" from around them, "none" not at all.
+        occlusion: how occluded pixels are filled: "reference" with detail of a similar face,
+            "smooth" from around them, "none" not at all.
+        references: file of another reference set, as `extreme3d references build` writes it. None
+            is the built-in one.
         symmetry: recover the hidden side from the visible one (section 4.3).
 
     Raises:
         ValueError: an option that does not exist, a number out of range.
         TypeError: an option of another type.
-        OcclusionUnavailable: a way of filling that this version does not have.
-        FileNotFoundError: there is no file `bump_network`.
-        InvalidModelFile: `bump_network` is damaged, or not such a network.
+        FileNotFoundError: there is no file `bump_network` or `references`.
+        InvalidModelFile: `bump_network` or `references` is damaged, or not such a file.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -124,12 +129,14 @@ class Reconstructor:
         crop_size: int = 500,
         detail: Detail = "network",
         bump_network: str | os.PathLike[str] | None = None,
-        occlusion: FillMethod = "smooth",
+        occlusion: FillMethod = "reference",
+        references: str | os.PathLike[str] | None = None,
         symmetry: bool = True,
     ) -> None:
         _check_option("device", device, ("cpu",))
         _check_option("foundation", foundation, ("auto", "networks", "landmarks"))
         _check_option("detail", detail, ("network", "shading", "none"))
+        _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("crop_size", crop_size, 64, 4096)
         if not isinstance(symmetry, bool):
@@ -138,17 +145,24 @@ class Reconstructor:
             raise TypeError(
                 f"head_model should be a HeadModel (HeadModel.load(path)), is {head_model!r}"
             )
-        if not isinstance(bump_network, (str, os.PathLike, type(None))):
-            raise TypeError(f"bump_network should be a path, is {bump_network!r}")
+        for name, path in (("bump_network", bump_network), ("references", references)):
+            if not isinstance(path, (str, os.PathLike, type(None))):
+                raise TypeError(f"{name} should be a path, is {path!r}")
+        if references is not None and occlusion != "reference":
+            raise ValueError(f"references are of no use with occlusion={occlusion!r}")
         self.device = device
         self.threads = threads
         self.crop_size = crop_size
         self.detail: Detail = detail
-        self.occlusion = check_fill_method(occlusion)
+        self.occlusion: FillMethod = occlusion
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
+        self._references: ReferenceSet | None = None
+        if occlusion == "reference":
+            self._references = ReferenceSet.load(references)
+            self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
@@ -292,10 +306,14 @@ class Reconstructor:
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
             bump = timed("shading", shape_from_shading)(crop.image, weight, depth, camera, trusted)
+        reference = None
         if self.detail == "none":
             bump = np.zeros_like(depth)
-        else:
-            bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
+        elif occlusion.hole.any():
+            reference, borrowed = self._borrowed(
+                occlusion, crop.image, weight, foundation, raster, warnings, timed
+            )
+            bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
         filled = occlusion.hole | (~in_photo & (weight > 0))
         uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
 
@@ -412,9 +430,50 @@ class Reconstructor:
             bump=bump,
             face_mask=face_mask,
             face_probability=face_probability,
+            occlusion=occlusion,
+            reference=reference,
             photo=crop.image,
             parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
         )
+
+    def _borrowed(
+        self,
+        occlusion: Occlusion,
+        photo: npt.NDArray[np.uint8],
+        weight: Float32,
+        foundation: Foundation,
+        raster: Raster,
+        warnings: list[str],
+        timed: Callable[..., Any],
+    ) -> tuple[Reference | None, Borrowed | tuple[()]]:
+        """The most similar reference face, and its detail in this crop; nothing if none is."""
+        covered = weight[occlusion.hole].sum() / max(weight.sum(), 1.0)
+        if self._references is None or covered < _SMALL_HOLES:
+            return None, ()
+        camera, camera_from_head = foundation.camera, foundation.camera_from_head
+        landmarks = self.head_model.landmark_basis("68").positions(
+            foundation.identity, foundation.expression
+        )
+        landmarks68 = camera.project(transform_points(camera_from_head, landmarks))
+        features = timed("identity", self._identity_network.describe)(photo, landmarks68)
+        found = timed("search", self._references.search)(camera_from_head, features)
+        if found.pose_distance > _MAX_POSE_DISTANCE or found.similarity < _MIN_SIMILARITY:
+            warnings.append(
+                f"no reference face is similar enough to fill what is hidden (viewpoint "
+                f"{found.pose_distance:.0f} degrees off, similarity {found.similarity:.2f}): "
+                f"it is smooth"
+            )
+            return None, ()
+        face = self._references.face(found.index)
+        if self._references.head_model == self.head_model.fingerprint:
+            borrowed = timed("transfer", warp_by_surface)(
+                face, found.mirrored, self.head_model, raster, threads=self.threads
+            )
+        else:
+            borrowed = timed("transfer", warp_by_similarity)(
+                face, found.mirrored, landmarks68, self.crop_size
+            )
+        return found, borrowed
 
     def _part_meshes(
         self,
