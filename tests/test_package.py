@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh", "model_readers", "blending"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
@@ -47,7 +47,7 @@ LAYERS: list[set[str]] = [
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
-OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "blending"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:
