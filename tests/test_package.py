@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
         "completion",
         "landmark_fit",
         "occlusion",
+        "references",
         "registration",
         "render",
         "shading",
@@ -36,18 +37,27 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"detect", "face"},
+    {"detect", "transfer", "face"},
     {"pose", "bump_network"},
-    {"foundation", "localize"},
+    {"foundation", "identity", "localize"},
     {"estimator"},
-    {"reconstructor"},
+    {"foundation_view"},
+    {"reconstructor", "reference_builder"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
-OPERATIONS = {"mesh", "blending"} | LAYERS[2] | LAYERS[3]
+NETWORK_RUNTIME = {
+    "session",
+    "detect",
+    "pose",
+    "bump_network",
+    "foundation",
+    "identity",
+    "localize",
+}
+OPERATIONS = {"mesh", "blending", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,10 +17,10 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.detect import Crop
-from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.foundation_view import FoundationViewer
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
@@ -35,12 +34,10 @@ from extreme3d_fast.mesh import (
 )
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes
-from extreme3d_fast.pose import FACE_CENTER
-from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
+from extreme3d_fast.rasterize import Raster, vertex_visibility
 from extreme3d_fast.references import Reference, ReferenceSet
 from extreme3d_fast.registration import Registration, register_dense
 from extreme3d_fast.shading import shape_from_shading
-from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
@@ -69,7 +66,6 @@ _RINGS_INTO_OPENINGS = 5
 _OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
-_FACE_MM = 165.0  # hairline to chin
 # Holes smaller than this share of the face are closed smoothly: a reference would not show.
 _SMALL_HOLES = 0.01
 # A reference seen from further round, or less alike, is none.
@@ -167,9 +163,8 @@ class Reconstructor:
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
-        self._faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
+        self._viewer = FoundationViewer(model, threads=threads)
         self._parts = _prepared_parts(model)
-        self._raster: Raster | None = None  # written again by each call: fresh pages cost time
         self._lock = threading.Lock()
 
     # === Reconstruction ===
@@ -264,44 +259,28 @@ class Reconstructor:
 
         # foundation (section 3): identity, expression, viewpoint
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
-        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
         warnings = list(foundation.warnings)
-        face_px = _face_size(foundation)
-        if face_px < _SMALL_FACE_PX:
-            warnings.append(f"the face is only {face_px:.0f} px large in the photo")
 
         # foundation mesh F (Eq. 1-2) and what each pixel sees of it
-        head = timed("head_model", model.vertices)(
-            foundation.identity, foundation.expression, threads=threads
-        )
-        foundation_in_head = head[skin]
-        normals = timed("normals", vertex_normals)(
-            foundation_in_head, faces, faces_of_vertex=self._faces_of_vertex, threads=threads
-        )
-        foundation_in_camera = transform_points(camera_from_head, foundation_in_head)
-        normals_in_camera = rotate_vectors(camera_from_head, normals)
-        self._raster = raster = timed("rasterize", rasterize)(
-            foundation_in_camera, faces, camera, threads=threads, out=self._raster
-        )
-        weight = timed("face_weight", interpolate)(
-            raster, model.face_weight, faces, threads=threads
-        )
-        depth = timed("smooth_depth", smooth_depth)(
-            raster, foundation_in_camera, normals_in_camera, faces, threads=threads
-        )
+        view = self._viewer.view(foundation, crop, photo.shape, timed)
+        head, raster, weight, depth = view.head, view.raster, view.weight, view.depth
+        foundation_in_head, foundation_in_camera = head[skin], view.in_camera
+        normals_in_camera, in_photo = view.normals_in_camera, view.in_photo
+        if view.face_px < _SMALL_FACE_PX:
+            warnings.append(f"the face is only {view.face_px:.0f} px large in the photo")
 
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
         bump, face_probability = timed("bump_network", self._bump_network.estimate)(
             crop.image, weight, depth, camera
         )
-        outside = float(weight[~in_photo].sum() / max(weight.sum(), 1.0))
-        if outside > _OUTSIDE_WARNING:
-            warnings.append(f"{outside:.0%} of the visible face lies outside the photo")
+        if view.outside > _OUTSIDE_WARNING:
+            warnings.append(f"{view.outside:.0%} of the visible face lies outside the photo")
         face_probability[~in_photo] = 0
         face_mask = face_probability > _FACE_SHOWN
         occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
-        if occlusion.fraction - outside > _OCCLUDED_WARNING:
-            warnings.append(f"{occlusion.fraction - outside:.0%} of the visible face is occluded")
+        hidden = occlusion.fraction - view.outside
+        if hidden > _OCCLUDED_WARNING:
+            warnings.append(f"{hidden:.0%} of the visible face is occluded")
         if self.detail == "shading":
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
@@ -521,27 +500,6 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
-
-
-def _face_size(foundation: Foundation) -> float:
-    """Height of the face, hairline to chin, in px of the photo."""
-    scale = np.sqrt(np.linalg.det(foundation.crop_from_image[:2, :2]))
-    pose = foundation.camera_from_head
-    depth = pose[2, :3] @ FACE_CENTER + pose[2, 3]
-    return float(_FACE_MM * foundation.camera.fx / depth / scale)
-
-
-def _photo_in_crop(
-    crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
-) -> Bool:
-    """(S, S) pixels of the crop whose centres lie inside the photo; the others are padding."""
-    height, width = photo_shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    at = transform_pixels(crop_from_image, corners) - 0.5  # OpenCV counts from pixel centres
-    inside = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(inside, np.rint(16 * at).astype(np.int32), 1, shift=4)
-    # the outermost ring blends with the padding
-    return cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1).view(np.bool_)
 
 
 class _Part(NamedTuple):
