@@ -24,13 +24,22 @@ MAX_HIDDEN = 0.02  # share of the face: more, and a photo is not clean
 SHARES = (15, 30, 45)  # % of the face, by hands
 WORN = ("glasses", "masks")
 CONDITIONS = (*(f"hands {share} %" for share in SHARES), *WORN)
-YAWS = (15.0, 30.0, 90.0)  # degrees, upper limits of bins
+YAWS = (10.0, 20.0, 90.0)  # degrees, upper limits of bins, from each of which a photo in turn
 LEAST = 500  # px: smaller holes tell nothing
 # Waves of relief in mm that are compared, as with the authors' maps, and all that bump maps hold.
 FINE, WHOLE = (2.0, 15.0), (0.0, 64.0)
 TARGET = 0.15  # what the first must gain over smooth filling in correlation
 
 MEASURES = ("rms", "fine", "whole", "seam")
+# What pictures and references are like, in words.
+ABOUT = {
+    "pasted": "pasted, of the face",
+    "hole": "hole, of the face",
+    "missed": "in no hole, of what is pasted",
+    "true_seam": "the truth's own change of slope",
+    "pose_distance": "viewpoint of the reference off, degrees",
+    "similarity": "similarity",
+}
 
 
 def measure(context: Context) -> dict[str, Any]:
@@ -70,9 +79,8 @@ def measure(context: Context) -> dict[str, Any]:
             name: of_rows([r for r in rows if chosen(r)], lenders)
             for name, chosen in splits().items()
         },
-        "search": {
-            key: quartiles([r.get(key) for r in rows if r["fill"] == fills.SMOOTH])
-            for key in ("pose_distance", "similarity", "hole", "missed")
+        "about": {
+            key: quartiles([r.get(key) for r in rows if r["fill"] == fills.SMOOTH]) for key in ABOUT
         },
     }
 
@@ -116,10 +124,9 @@ def clean_photos(context: Context, network: Any) -> Iterator[tuple[Photo, fills.
     for i, folder in enumerate(FOLDERS):
         among = [p for p in held_out if p.folder == folder]
         wanted = count // len(FOLDERS) + (i < count % len(FOLDERS))
-        for row in rng.permutation(len(among)):
+        for photo in in_turn([among[row] for row in rng.permutation(len(among))]):
             if not wanted:
                 break
-            photo = among[row]
             image = photo.read()
             target = fills.target_of(context.reconstructor, image)
             if target is None or not labelled_clean(photo, image, target, context):
@@ -128,6 +135,20 @@ def clean_photos(context: Context, network: Any) -> Iterator[tuple[Photo, fills.
             if clean.hidden < MAX_HIDDEN:
                 wanted -= 1
                 yield photo, clean
+
+
+def in_turn(photos: Sequence[Photo]) -> list[Photo]:
+    """The photos, those of each bin of yaw in their order, a bin in turn while it lasts."""
+    from extreme3d_fast.camera import angles_from_rotation
+
+    yaws = [abs(angles_from_rotation(photo.whenet)[0]) for photo in photos]
+    seen = [0] * len(YAWS)
+    ranks = []
+    for yaw in yaws:
+        k = min(int(np.searchsorted(YAWS, yaw, side="right")), len(YAWS) - 1)
+        ranks.append((seen[k], k))
+        seen[k] += 1
+    return [photos[i] for i in sorted(range(len(photos)), key=ranks.__getitem__)]
 
 
 def labelled_clean(photo: Photo, image: np.ndarray, target: fills.Target, context: Context) -> bool:
@@ -197,6 +218,7 @@ def scores(
         "fine": correlation(bump, clean.bump, judged, mm, *FINE),
         "whole": correlation(bump, clean.bump, judged, mm, *WHOLE),
         "seam": fold - true_fold,
+        "true_seam": true_fold,
     }
     return {key: round(value, 4) for key, value in found.items()}
 
@@ -229,22 +251,30 @@ def splits() -> dict[str, Callable[[Mapping[str, Any]], bool]]:
 
 
 def of_rows(rows: Sequence[Mapping[str, Any]], titles: Any) -> dict[str, dict[str, Any]]:
-    """Of each fill: each measure, and its gain over smooth filling on the same pictures."""
-    of_fill = {title: [r for r in rows if r["fill"] == title] for title in titles}
-    smooth = of_fill[fills.SMOOTH]
+    """Of each fill: each measure, and its gain over smooth filling on the same pictures.
+
+    The pictures of a photo count as one, their mean: they are no independent samples.
+    """
     out: dict[str, dict[str, Any]] = {}
-    for title, own in of_fill.items():
+    for title in titles:
         out[title] = {}
         for key in MEASURES:
-            out[title][key] = summary([r[key] for r in own])
-            out[title][f"{key}_gain"] = summary(
-                [a[key] - b[key] for a, b in zip(own, smooth, strict=True)]
-            )
+            own, smooth = (of_photos(rows, fill, key) for fill in (title, fills.SMOOTH))
+            out[title][key] = summary(own)
+            out[title][f"{key}_gain"] = summary(own - smooth)
     return out
 
 
+def of_photos(rows: Sequence[Mapping[str, Any]], fill: str, key: str) -> np.ndarray:
+    """A measure of a fill, a mean for each photo."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["fill"] == fill:
+            values.setdefault(row["photo"], []).append(row[key])
+    return np.array([np.mean(v) for v in values.values()])
+
+
 def lines(report: Mapping[str, Any]) -> list[str]:
-    search = report["search"]
     out = [
         f"{report['photos']} held-out photos on which nothing covers the face, "
         f"{report['references']} references; holes as the network's mask of the covered crop makes "
@@ -252,17 +282,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         "RMS error in mm and correlation, of waves of "
         f"{FINE[0]:.0f}-{FINE[1]:.0f} mm, of up to {WHOLE[1]:.0f} mm, with the bump of the "
         "uncovered photo; seam: RMS change of slope from pixel to pixel at the border of holes "
-        "more than the truth's; mean (95 % interval) median",
+        "more than the truth's; mean (95 % interval) median over photos",
         "median (quartiles): "
-        + "; ".join(
-            f"{text} {search[key]['median']} ({search[key]['q1']}-{search[key]['q3']})"
-            for key, text in (
-                ("hole", "hole, of the face"),
-                ("missed", "pasted but in no hole, of what is pasted"),
-                ("pose_distance", "viewpoint of the reference off, degrees"),
-                ("similarity", "similarity"),
-            )
-        ),
+        + "; ".join(f"{text} {_spread(report['about'][key])}" for key, text in ABOUT.items()),
         f"{'':<14}{'':<24}{'n':>4}{'RMS, mm':>26}{'- smooth':>24}"
         f"{'correlation':>27}{'- smooth':>24}{'up to 64 mm':>13}{'seam':>9}",
     ]
@@ -279,6 +301,12 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         f"  target: {fills.SURFACE} gains >= {TARGET} in correlation over smooth, <= 0 mm in RMS"
     )
     return out + [f"without {title}: {why}" for title, why in report["missing"].items()]
+
+
+def _spread(q: Mapping[str, Any]) -> str:
+    if q["median"] is None:
+        return "-"
+    return f"{q['median']:.3g} ({q['q1']:.3g}-{q['q3']:.3g})"
 
 
 def _cell(s: Mapping[str, Any], digits: int) -> str:
