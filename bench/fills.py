@@ -15,14 +15,19 @@ from bench.details import FACE_SHOWN
 from bench.face_views import FaceView, view_foundation
 
 SURFACE, SIMILARITY = "reference, surface", "reference, similarity"
-# whoever of the same viewpoint, to see what similarity is worth
+# Mean of those most similar of the same viewpoint, and whoever of it: what one person's relief, and
+# what similarity, is worth.
+SEVERAL_COUNT = 16
+SEVERAL = f"{SEVERAL_COUNT} references, surface"
 ANYBODY = "any reference, surface"
 SMOOTH, MEAN, MIRRORED, NONE = "smooth", "mean face", "mirrored half", "none"
-TITLES = (SURFACE, SIMILARITY, ANYBODY, SMOOTH, MEAN, MIRRORED, NONE)
+TITLES = (SURFACE, SIMILARITY, SEVERAL, ANYBODY, SMOOTH, MEAN, MIRRORED, NONE)
 
 MIN_WEIGHT = 0.1  # below it too little of a bump is left to tell what it was before it faded
 _MIN_COSINE = 0.2  # a vertex counts as seen, as in the pipeline
 _DEPTH_TOLERANCE = 2.0  # mm
+_SHORT_LIST = 100  # as the product's search
+_ENOUGH = 0.25  # of several references show a place
 _SHOWN = 0.99  # all corners of a triangle are known
 
 
@@ -143,8 +148,12 @@ class References:
 
     def search(self, seen: Seen) -> Any:
         """The reference of a covered face."""
-        descriptor = self._network.describe(seen.image, seen.target.landmarks68)
-        return self.set.search(seen.target.foundation.camera_from_head, descriptor)
+        return self.set.search(
+            seen.target.foundation.camera_from_head, self._descriptor(seen), k=_SHORT_LIST
+        )
+
+    def _descriptor(self, seen: Seen) -> np.ndarray:
+        return self._network.describe(seen.image, seen.target.landmarks68)
 
     def search_anybody(self, seen: Seen, rng: np.random.Generator) -> Any:
         """As `search`, but similar to a direction by chance."""
@@ -163,6 +172,22 @@ class References:
 
         target, face = seen.target, self.set.face(found.index)
         return warp_by_similarity(face, found.mirrored, target.landmarks68, target.view.size)
+
+    def several_by_surface(self, seen: Seen) -> Borrowed:
+        """The mean of the most similar of those that `search` chooses from."""
+        from extreme3d_fast.references import Reference, _quaternion
+
+        pose = np.asarray(seen.target.foundation.camera_from_head, np.float64)
+        index, mirrored, _ = self.set._index.nearest(_quaternion(pose[:3, :3]), _SHORT_LIST)
+        similarity = self.set.descriptors[index].astype(np.float64) @ self._descriptor(seen)
+        best = np.argsort(-similarity, kind="stable")[:SEVERAL_COUNT]
+        total, count = np.zeros(seen.bump.shape, np.float32), np.zeros(seen.bump.shape, np.int32)
+        for k in best:
+            found = Reference(int(index[k]), bool(mirrored[k]), 0.0, float(similarity[k]))
+            bump, valid = self.by_surface(seen, found)
+            total[valid] += bump[valid]
+            count += valid
+        return total / np.maximum(count, 1), count >= _ENOUGH * len(best)
 
 
 def mirrored_half(seen: Seen) -> Borrowed:

@@ -105,6 +105,7 @@ def load_lenders(
         lenders |= {
             fills.SURFACE: blended(lambda seen: r.by_surface(seen, r.search(seen))),
             fills.SIMILARITY: blended(lambda seen: r.by_similarity(seen, r.search(seen))),
+            fills.SEVERAL: blended(r.several_by_surface),
             fills.ANYBODY: blended(lambda seen: r.by_surface(seen, r.search_anybody(seen, rng))),
             fills.MEAN: blended(fills.mean_face(r.set, context.model)),
         }
