@@ -253,6 +253,17 @@ def test_large_holes_equal_a_direct_solution(place, guide):
     np.testing.assert_allclose(blend_gradients(*maps), direct_blend(*maps), atol=SHARE * limits)
 
 
+@pytest.mark.parametrize("open_share", [0.6, 0.8])
+def test_mazes_equal_a_direct_solution(open_share):
+    rng = np.random.default_rng(6)
+    shape = (90, 110)
+    region, known = rng.random(shape) < open_share, rng.random(shape) < 0.01
+    values, guidance = noise(rng, shape), noise(rng, shape)
+    got = blend_gradients(values, known, region, guidance)
+    want = direct_blend(values, known, region, guidance)
+    np.testing.assert_allclose(got, want, atol=SHARE * span(values, guidance))
+
+
 def test_a_smaller_tolerance_gives_smaller_errors():
     rng = np.random.default_rng(7)
     values, known = noise(rng), ~disc(15)

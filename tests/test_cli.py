@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from synthetic_references import reference_face, write_reference_set
 
 from extreme3d_fast import cli
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.cli import ALL_DONE, SOME_FAILED, WRONG_USE, main, unique_names
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.image_io import load_image
 from extreme3d_fast.mesh_io import Mesh
+from extreme3d_fast.reference_builder import Candidate
+from extreme3d_fast.references import ReferenceSet
 
 
 @pytest.fixture
@@ -148,6 +153,9 @@ def test_output_that_is_a_file_is_wrong_use(run, capsys: pytest.CaptureFixture[s
         ["reconstruct", "a.png", "-o", "out", "--threads", "0"],
         ["reconstruct", "a.png", "-o", "out", "--foundation", "magic"],
         ["reconstruct", "a.png", "-o", "out", "--detail", "magic"],
+        ["references"],
+        ["references", "build", "a.png"],
+        ["references", "build", "a.png", "-o", "a.npz", "--max", "0"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
@@ -252,3 +260,89 @@ def test_version_is_printed(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith("extreme3d_fast ")
+
+
+class BuilderStandIn:
+    """Takes photos whose first pixel is red, refuses black ones."""
+
+    metadata: ClassVar = {"head_model": "synthetic", "bump_network": "none 0"}
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+
+    def examine(self, photo: Path) -> Candidate:
+        if load_image(photo)[0, 0, 0] == 0:
+            return Candidate("covered")
+        descriptor = self._rng.normal(size=128).astype(np.float32)
+        return Candidate("", face=reference_face(self._rng), descriptor=descriptor)
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(cli, "make_reference_builder", lambda _: BuilderStandIn())
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: main(["references", "build", *arguments, "-o", "set.npz"])
+
+
+def test_references_are_built_from_folders_and_counted(build, capsys) -> None:
+    photo("in/a.png", 1), photo("in/deep/b.png", 0), photo("in/deep/c.png", 1)
+    assert build("in", "--licence", "mine") == ALL_DONE
+    assert len(ReferenceSet.load("set.npz")) == 2
+    said = capsys.readouterr().out
+    assert "set.npz: 2 faces of 3 photos" in said
+    assert "1 refused: covered" in said
+    assert main(["references", "info", "set.npz"]) == ALL_DONE
+    said = capsys.readouterr().out
+    for word in ("2 faces", "turned 0 to 15 degrees", "licence: mine", "another head model"):
+        assert word in said
+
+
+def test_unreadable_photos_do_not_stop_the_building(build, capsys) -> None:
+    Path("text.jpg").write_text("hello")
+    assert build("text.jpg", "missing.jpg", photo("a.png", 1)) == SOME_FAILED
+    assert len(ReferenceSet.load("set.npz")) == 1
+    errors = capsys.readouterr().err
+    assert "text.jpg is not an image file" in errors
+    assert "missing.jpg: there is no image file" in errors
+    assert "2 of 3 photos failed" in errors
+
+
+def test_building_stops_at_the_number_asked_for(build) -> None:
+    assert build(*(photo(f"{i}.png", 1) for i in range(5)), "--max", "2") == ALL_DONE
+    assert len(ReferenceSet.load("set.npz")) == 2
+
+
+def test_nothing_is_written_where_no_photo_will_do(build, capsys) -> None:
+    Path("set.npz").write_text("older")
+    assert build(photo("a.png", 0)) == SOME_FAILED
+    assert Path("set.npz").read_text() == "older"
+    assert sorted(p.name for p in Path().iterdir()) == ["a.png", "set.npz"]
+    said = capsys.readouterr()
+    assert "no photo will do" in said.err
+    assert "1 refused: covered" in said.out
+
+
+def test_interrupted_building_leaves_the_older_set(build, monkeypatch, capsys) -> None:
+    write_reference_set(Path("set.npz"), 3)
+
+    def interrupt(*_: object) -> Candidate:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BuilderStandIn, "examine", interrupt)
+    assert build(photo("a.png", 1)) == 130
+    assert len(ReferenceSet.load("set.npz")) == 3
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_folder_without_photos_is_wrong_use(build, capsys, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert build("empty") == WRONG_USE
+    assert "no image files in empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["missing.npz", "text.npz"])
+def test_info_on_no_reference_set_is_wrong_use(file, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.npz").write_text("hello")
+    assert main(["references", "info", file]) == WRONG_USE
+    assert file in capsys.readouterr().err

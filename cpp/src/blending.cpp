@@ -8,7 +8,10 @@
 namespace e3d {
 namespace {
 
-constexpr int kMaxIterations = 100;
+constexpr int kMaxIterations = 1000;  // holes take 10, mazes hundreds
+// Energy norm of the error before the last step, in tolerances: that step takes away most of it,
+// and the largest error is well below the norm.
+constexpr double kLastGain = 20.0;
 constexpr long kBoxOverhead = 1024;  // setting up a solve costs about as much as these pixels
 
 struct Box {
@@ -183,7 +186,7 @@ class Blender {
         g.held[g.at(x - box.x0, y - box.y0)] = m_.region(x, y) && m_.known(x, y);
     solver.prepare();
     const SolveStats stats =
-        solver.solve(b, 0.f, kMaxIterations, solved, static_cast<double>(tolerance_) * range_);
+        solver.solve(b, 0.1f * tolerance_, kMaxIterations, solved, kLastGain * tolerance_ * range_);
     for (int r = begin; r < end; ++r) {
       const Run& run = runs_[r];
       const float* f = solved.data() + g.at(run.x0 - box.x0, run.y - box.y0);

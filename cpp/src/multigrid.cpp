@@ -21,8 +21,7 @@ void apply(const GridLevel& g, const float* __restrict x, float* __restrict out)
   const float* __restrict anchor = g.anchor.data();
   const int s = g.stride;
   for (int cy = 0; cy < g.height; ++cy) {
-    const int begin = g.at(0, cy), end = begin + g.width;
-    for (int i = begin; i < end; ++i)
+    for (int i = g.row_begin[cy]; i < g.row_end[cy]; ++i)
       out[i] = anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) + right[i - 1] * (x[i] - x[i - 1]) +
                below[i] * (x[i] - x[i + s]) + below[i - s] * (x[i] - x[i - s]);
   }
@@ -39,7 +38,7 @@ void sweep(GridLevel& g, float damping) {
   const float* __restrict inverse = g.inverse_diagonal.data();
   const int s = g.stride;
   for (int cy = 0; cy < g.height; ++cy)
-    for (int i = g.at(0, cy), end = i + g.width; i < end; ++i) {
+    for (int i = g.row_begin[cy]; i < g.row_end[cy]; ++i) {
       const float ax = anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) +
                        right[i - 1] * (x[i] - x[i - 1]) + below[i] * (x[i] - x[i + s]) +
                        below[i - s] * (x[i] - x[i - s]);
@@ -89,7 +88,7 @@ void restrict_residual(Transfer transfer, GridLevel& fine, GridLevel& coarse) {
   float* __restrict r = fine.scratch.data();
   const float* __restrict b = fine.b.data();
   for (int cy = 0; cy < fine.height; ++cy)
-    for (int i = fine.at(0, cy), end = i + fine.width; i < end; ++i) r[i] = b[i] - r[i];
+    for (int i = fine.row_begin[cy]; i < fine.row_end[cy]; ++i) r[i] = b[i] - r[i];
   const int s = fine.stride, width = coarse.blocks_x, height = coarse.blocks_y;
   if (transfer == Transfer::kConstant) {
     for (int cy = 0; cy < height; ++cy)
@@ -103,12 +102,15 @@ void restrict_residual(Transfer transfer, GridLevel& fine, GridLevel& coarse) {
   float* __restrict t = columns.data();
   for (int cy = 0; cy < height; ++cy) {
     const float* __restrict p = r + fine.at(-1, 2 * cy - 1);
-    for (int x = 0; x < s; ++x)
+    const int first = coarse.row_begin[cy] - coarse.at(0, cy);
+    const int last = coarse.row_end[cy] - coarse.at(0, cy);
+    for (int x = 2 * first; x < 2 * last + 2; ++x)
       t[x] = kFar * (p[x] + p[x + 3 * s]) + kNear * (p[x + s] + p[x + 2 * s]);
     float* __restrict out = coarse.b.data() + coarse.at(0, cy);
     const float* __restrict inverse = coarse.inverse_diagonal.data() + coarse.at(0, cy);
-    for (int cx = 0; cx < width; ++cx) {
-      const float sum = kFar * (t[2 * cx] + t[2 * cx + 3]) + kNear * (t[2 * cx + 1] + t[2 * cx + 2]);
+    for (int cx = first; cx < last; ++cx) {
+      const float sum =
+          kFar * (t[2 * cx] + t[2 * cx + 3]) + kNear * (t[2 * cx + 1] + t[2 * cx + 2]);
       out[cx] = inverse[cx] > 0.f ? sum : 0.f;
     }
   }
@@ -124,7 +126,6 @@ void add_interpolated(Transfer transfer, GridLevel& coarse, GridLevel& fine) {
     for (int k = 0; k < g.n; ++k) sum += coarse.x[g.sources[k]];
     coarse.x[coarse.at(g.cx, g.cy)] = sum / static_cast<float>(g.n);
   }
-  const int width = coarse.blocks_x;
   std::vector<float> rows(coarse.stride);
   float* __restrict t = rows.data();
   for (int y = 0; y < fine.height; ++y) {
@@ -132,16 +133,19 @@ void add_interpolated(Transfer transfer, GridLevel& coarse, GridLevel& fine) {
     const float* __restrict q = p + (y % 2 ? coarse.stride : -coarse.stride);
     const bool constant = transfer == Transfer::kConstant;
     const float near = constant ? 1.f : kNear, far = constant ? 0.f : kFar;
-    for (int cx = 0; cx < width + 2; ++cx) t[cx] = near * p[cx] + far * q[cx];
+    const int first = (fine.row_begin[y] - fine.at(0, y)) / 2;
+    const int last = (fine.row_end[y] - fine.at(0, y) + 1) / 2;
+    for (int cx = first; cx < last + 2; ++cx) t[cx] = near * p[cx] + far * q[cx];
     float* __restrict x = fine.x.data() + fine.at(0, y);
     const float* __restrict inverse = fine.inverse_diagonal.data() + fine.at(0, y);
-    for (int cx = 0; cx < width; ++cx) {
+    for (int cx = first; cx < last; ++cx) {
       const float left = near * t[cx + 1] + far * t[cx];
       const float right = near * t[cx + 1] + far * t[cx + 2];
       x[2 * cx] += inverse[2 * cx] > 0.f ? left : 0.f;
       x[2 * cx + 1] += inverse[2 * cx + 1] > 0.f ? right : 0.f;
     }
   }
+  for (const Ghost& g : coarse.ghosts) coarse.x[coarse.at(g.cx, g.cy)] = 0.f;
 }
 
 // A coarse cell is held where any of its block's cells is; beyond the finer grid's border the
@@ -180,8 +184,7 @@ std::vector<Ghost> find_ghosts(const GridLevel& g) {
 
 // The first sweep, from x = 0.
 void sweep_from_zero(GridLevel& g, float damping) {
-  for (std::size_t i = 0; i < g.x.size(); ++i)
-    g.x[i] = damping * g.inverse_diagonal[i] * g.b[i];
+  for (std::size_t i = 0; i < g.x.size(); ++i) g.x[i] = damping * g.inverse_diagonal[i] * g.b[i];
 }
 
 }  // namespace
@@ -205,19 +208,26 @@ GridLevel::GridLevel(int w, int h)
   for (auto* a : {&right, &below, &mass, &fixed, &anchor, &inverse_diagonal, &x, &b, &scratch})
     a->assign(cells, 0.f);
   held.assign(cells, 0);
+  row_begin.assign(height, 0);
+  row_end.assign(height, 0);
 }
 
 void Multigrid::prepare() {
   while (levels_.back().width > kCoarsestSide || levels_.back().height > kCoarsestSide)
     levels_.push_back(coarsen(levels_.back()));
   for (GridLevel& g : levels_)
-    for (int cy = 0; cy < g.height; ++cy)
+    for (int cy = 0; cy < g.height; ++cy) {
+      g.row_begin[cy] = g.row_end[cy] = g.at(0, cy);
       for (int i = g.at(0, cy), end = i + g.width; i < end; ++i) {
         g.anchor[i] = g.mass[i] + g.fixed[i];
         const float diagonal =
             g.anchor[i] + g.right[i] + g.right[i - 1] + g.below[i] + g.below[i - g.stride];
-        g.inverse_diagonal[i] = diagonal > 0.f ? 1.f / diagonal : 0.f;
+        if (!(diagonal > 0.f)) continue;
+        g.inverse_diagonal[i] = 1.f / diagonal;
+        if (g.row_end[cy] == g.at(0, cy)) g.row_begin[cy] = i;
+        g.row_end[cy] = i + 1;
       }
+    }
   if (transfer_ == Transfer::kConstant) return;
   for (std::size_t l = 1; l < levels_.size(); ++l) {
     coarsen_held(levels_[l - 1], levels_[l]);

@@ -3,7 +3,7 @@
 A set is an .npz file of uncompressed members that are mapped into memory, never read as a whole and
 never unpickled: `metadata` (JSON), `viewpoints` (N, 4) quaternions w, x, y, z of the rotations
 camera_from_head, `descriptors` (N, D) identity features, `faces` (N,) records of everything else,
-and `maps`, the bump maps as grey JPEG files one behind the other. Only viewpoints are kept in memory.
+and `maps`, the bump maps as grey JPEG files one behind the other. Only viewpoints are in memory.
 """
 
 from __future__ import annotations
@@ -148,6 +148,14 @@ class ReferenceSet:
         """Fingerprint of the head model that `identity` and `expression` speak of."""
         return self.metadata["head_model"]
 
+    @property
+    def yaw_pitch(self) -> Float64:
+        """(N, 2) degrees; signs as in `camera.angles_from_rotation`."""
+        w, x, y, z = self.viewpoints.astype(np.float64).T
+        yaw = np.arcsin(np.clip(2 * (x * z - w * y), -1, 1))
+        pitch = np.arctan2(2 * (y * z + w * x), 2 * (x * x + y * y) - 1)
+        return np.asarray(np.degrees(np.stack([yaw, pitch], 1)))
+
     def search(
         self, camera_from_head: npt.ArrayLike, descriptor: npt.ArrayLike, *, k: int = 100
     ) -> Reference:
@@ -177,7 +185,8 @@ class ReferenceSet:
             raise ValueError("`descriptor` should be finite and not 0")
         index, mirrored, cosine_of_half = self._index.nearest(_quaternion(turn[:3, :3]), k)
         features = self.descriptors[index].astype(np.float64)
-        lengths = np.sqrt((features * features).sum(1))
+        with np.errstate(invalid="ignore"):  # of a damaged file
+            lengths = np.sqrt((features * features).sum(1))
         if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             raise self._invalid("identity features are not finite, or 0")
         similarity = (features * (query / length)).sum(1) / lengths
@@ -228,11 +237,34 @@ class ReferenceSet:
             ValueError: no indices.
             InvalidModelFile: a face is damaged.
         """
-        with ReferenceWriter(path, **self.metadata) as writer:
-            for i in map(self._checked, indices):
-                row = np.array(self._faces[i])
-                blob = bytes(self._blob(row))
-                writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
+        about = self.metadata
+        with ReferenceWriter(
+            path,
+            head_model=about["head_model"],
+            bump_network=about["bump_network"],
+            source=about["source"],
+            licence=about["licence"],
+        ) as writer:
+            for i in indices:
+                self.copy(i, writer)
+
+    def copy(self, index: int, writer: ReferenceWriter) -> int:
+        """Adds a face to a file that is being written, as it is stored here.
+
+        Returns:
+            Its index there.
+
+        Raises:
+            IndexError: no such face.
+            ValueError: the other set speaks of another head model.
+            InvalidModelFile: the face is damaged.
+        """
+        if writer.head_model != self.head_model:
+            raise ValueError(f"{writer.path} speaks of another head model than {self.path}")
+        i = self._checked(index)
+        row = np.array(self._faces[i : i + 1]).reshape(())
+        blob = bytes(self._blob(row))
+        return writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -270,20 +302,20 @@ class _Viewpoints:
         size = -(-count // 2**levels)
         # (leaves, size) of indices; the first few come twice, so that all leaves are equally long
         order = (np.arange(size << levels) % count).astype(np.int32)[None]
-        unit = _unit(viewpoints)
+        points = _unit(viewpoints).T[:, order]  # (4, leaves, size)
         for _ in range(levels):
-            points = unit[order]  # (leaves, size, 4)
-            axis = np.ptp(points, axis=1).argmax(1)
-            value = np.take_along_axis(points, axis[:, None, None], 2)[..., 0]
+            axis = np.ptp(points, axis=2).argmax(0)
+            value = points[axis, np.arange(len(axis))]
             half = order.shape[1] // 2
-            sides = np.argpartition(value, half - 1, axis=1)
-            order = np.take_along_axis(order, sides, 1).reshape(-1, half)
+            part = np.argpartition(value, half - 1, axis=1)
+            order = np.take_along_axis(order, part, 1).reshape(-1, half)
+            points = np.take_along_axis(points, part[None], 2).reshape(4, -1, half)
         self._order = order
-        self._points = unit[order].transpose(2, 0, 1).copy()  # (4, leaves, size)
+        self._points = points
         self._copies = 1 if order.size == count else 2  # of a face at most
-        mean = self._points.mean(2, dtype=np.float64)
+        mean = points.mean(2, dtype=np.float64)
         self._centre = mean / np.maximum(np.linalg.norm(mean, axis=0), 1e-6)
-        cosine = np.abs((self._points * self._centre[:, :, None]).sum(0)).min(1)
+        cosine = np.abs(np.einsum("ijk,ij->jk", points, self._centre)).min(1)
         self._radius = np.arccos(np.clip(cosine, 0, 1))
 
     def nearest(
@@ -400,6 +432,8 @@ class ReferenceWriter:
             "source": source,
             "licence": licence,
         }
+        #: Of the model that identity and expression speak of.
+        self.head_model = head_model
         self._text = json.dumps(self._metadata).encode()
         if len(self._text) > _MAX_METADATA:
             raise ValueError(f"metadata should have at most {_MAX_METADATA} bytes")
@@ -410,7 +444,7 @@ class ReferenceWriter:
         folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
         self._folder = Path(self._resources.enter_context(folder))
         self._files: dict[str, IO[bytes]] = {
-            name: self._resources.enter_context(open(self._folder / name, "w+b"))
+            name: self._resources.enter_context((self._folder / name).open("w+b"))
             for name in _MEMBERS[1:]
         }
         self._count = 0

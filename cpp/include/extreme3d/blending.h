@@ -57,8 +57,9 @@ E3D_HD inline BlendRow blend_row(const BlendMaps& m, int x, int y, float base) {
 // one or both are unknown; g_i - g_j counts as 0 unless both are guided. Components of unknown
 // pixels that meet no known one are pulled towards the guidance, 0 where not guided. Pixels that
 // are not unknown are copied from `values`. Errors are below `tolerance` times the range of the
-// values and guidance used. Returns the most iterations and the largest residual of a solve.
-// Scratch memory: about 60 bytes a pixel of the holes' boxes.
+// values and guidance used; only in winding corridors, thousands of pixels long, can they be above.
+// Returns the most iterations and the largest residual of a solve. Scratch memory: about 70 bytes a
+// pixel of the holes' boxes.
 SolveStats blend_gradients(const BlendMaps& maps, float tolerance, ImageView<float> out);
 
 }  // namespace e3d

@@ -16,10 +16,10 @@ struct SolveStats {
   float residual;  // relative to the right-hand side; NaN where that is not finite
 };
 
-// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|, or until the
-// preconditioner puts the error's energy norm, √(r · z), at `energy` before a last step; `b`
-// becomes the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive
-// approximation of A⁻¹ r.
+// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
+// the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
+// A⁻¹ r. Where `energy` is given the error's energy norm has to be small too: before the last step
+// √(r · z) <= energy (1 - rate)², since r · z tells the less the slower the convergence.
 template <class Apply, class Precondition>
 SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondition,
                                std::vector<float>& b, float tolerance, int max_iterations,
@@ -28,9 +28,10 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
   x.assign(n, 0.f);
   std::vector<float> z(n, 0.f), p(n, 0.f), ap(n, 0.f);
   const double start = dot_product(b, b), target = start * tolerance * tolerance;
-  double rz = 0.0, rr = start;
+  double rz = 0.0, rz_first = 0.0, rr = start;
   int iterations = 0;
-  while (rr > target && iterations < max_iterations) {
+  bool settled = energy <= 0.0;
+  while ((rr > target || !settled) && rr > 0.0 && iterations < max_iterations) {
     ++iterations;
     precondition(b, z);
     const double rz_new = dot_product(b, z);
@@ -44,7 +45,12 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
     for (std::size_t i = 0; i < n; ++i) x[i] += step * p[i];
     for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
     rr = dot_product(b, b);
-    if (rz <= energy * energy) break;
+    if (iterations == 1) {
+      rz_first = rz;
+    } else if (energy > 0.0) {
+      const double rate = std::pow(rz / rz_first, 0.5 / (iterations - 1));
+      settled = rate < 1.0 && std::sqrt(rz) <= energy * (1.0 - rate) * (1.0 - rate);
+    }
   }
   return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};
 }
@@ -67,8 +73,9 @@ struct GridLevel {
   std::vector<float> mass, fixed;
   std::vector<float> anchor, inverse_diagonal;  // mass + fixed; set by Multigrid::prepare
   std::vector<float> x, b, scratch;
-  std::vector<std::uint8_t> held;  // cells that are known, border included; others are free
-  std::vector<Ghost> ghosts;       // of coarse grids
+  std::vector<std::uint8_t> held;       // cells that are known, border included; others are free
+  std::vector<Ghost> ghosts;            // of coarse grids
+  std::vector<int> row_begin, row_end;  // cells of each row between which all unknown ones lie
 
   GridLevel(int w, int h);
   int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
@@ -87,8 +94,8 @@ class Multigrid {
   GridLevel& finest() { return levels_.front(); }
   void prepare();
 
-  // Solves for the right-hand side b (with the finest level's border; lost), until `tolerance` or
-  // `energy` (see conjugate_gradients) is met.
+  // Solves for the right-hand side b (with the finest level's border; lost) to `tolerance` and
+  // `energy`, see conjugate_gradients.
   SolveStats solve(std::vector<float>& b, float tolerance, int max_iterations,
                    std::vector<float>& x, double energy = 0.0);
 
