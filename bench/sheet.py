@@ -28,7 +28,7 @@ _RELIEF_LIGHT = (-0.6, -0.6, -1.0)  # towards it, camera frame
 _RELIEF_MARGIN = 20  # px of the crop
 
 OCCLUDED = 0.05  # share of the face that is hidden, or that the authors filled
-_HEAD_FRAME = (0.06, 0.2, 0.6)  # top, left and side of the face in a rendered head
+_HEAD_FRAME = (0.13, 0.17, 0.66)  # top, left and side of the face in a rendered head
 _MASK_TINT = (235, 40, 40)  # what the mask rejects
 _HOLE_TINT = (240, 190, 40)  # what else is filled
 

@@ -51,6 +51,7 @@ def test_the_truth_is_without_fault() -> None:
     found = holes.scores(relief(), clean, seen(0 * relief(), HOLE), HOLE)
     assert (found["rms"], found["seam"]) == (0, 0)
     assert found["fine"] == found["whole"] == pytest.approx(1, abs=1e-4)
+    assert found["strength"] == pytest.approx(1, abs=1e-4)
 
 
 def test_an_offset_is_an_error_but_no_other_relief() -> None:
@@ -64,6 +65,13 @@ def test_relief_the_wrong_way_round_correlates_negatively_and_anothers_hardly() 
     clean, covered = seen(relief(), NOWHERE), seen(relief(), HOLE)
     assert holes.scores(-relief(), clean, covered, HOLE)["fine"] == pytest.approx(-1, abs=1e-3)
     assert abs(holes.scores(relief(1), clean, covered, HOLE)["fine"]) < 0.2
+
+
+def test_relief_half_as_deep_is_half_as_strong() -> None:
+    clean, covered = seen(relief(), NOWHERE), seen(relief(), HOLE)
+    found = holes.scores(0.5 * relief(), clean, covered, HOLE)
+    assert found["strength"] == pytest.approx(0.5, abs=1e-3)
+    assert found["fine"] == pytest.approx(1, abs=1e-3)
 
 
 def test_what_is_not_judged_has_no_say() -> None:
@@ -100,7 +108,7 @@ def test_hidden_share_counts_weights() -> None:
 
 def test_pictures_of_a_photo_count_as_one() -> None:
     def row(photo: str, fill: str, rms: float) -> dict[str, Any]:
-        return {"photo": photo, "fill": fill, "rms": rms, "fine": 0.0, "whole": 0.0, "seam": 0.0}
+        return {"photo": photo, "fill": fill, **dict.fromkeys(holes.MEASURES, 0.0), "rms": rms}
 
     rows = [row("a", fills.SMOOTH, v) for v in (1.0, 3.0)] + [row("b", fills.SMOOTH, 5.0)]
     rows += [row("a", fills.MEAN, v) for v in (0.5, 2.5)] + [row("b", fills.MEAN, 4.0)]

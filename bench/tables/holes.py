@@ -10,6 +10,7 @@ import numpy as np
 
 from bench import fills, mask_labels
 from bench.authors_maps import correlation
+from bench.bands import band_pass
 from bench.pasting import KINDS, Occluders
 from bench.photos import Photo, held_out_photos
 from bench.stats import quartiles, summary
@@ -30,7 +31,7 @@ LEAST = 500  # px: smaller holes tell nothing
 FINE, WHOLE = (2.0, 15.0), (0.0, 64.0)
 TARGET = 0.15  # what the first must gain over smooth filling in correlation
 
-MEASURES = ("rms", "fine", "whole", "seam")
+MEASURES = ("rms", "fine", "whole", "strength", "seam")
 # What pictures and references are like, in words.
 ABOUT = {
     "pasted": "pasted, of the face",
@@ -218,10 +219,16 @@ def scores(
         "rms": float(np.sqrt(np.mean((bump - clean.bump)[judged] ** 2))),
         "fine": correlation(bump, clean.bump, judged, mm, *FINE),
         "whole": correlation(bump, clean.bump, judged, mm, *WHOLE),
+        "strength": strength(bump, judged, mm) / max(strength(clean.bump, judged, mm), 1e-6),
         "seam": fold - true_fold,
         "true_seam": true_fold,
     }
     return {key: round(value, 4) for key, value in found.items()}
+
+
+def strength(bump: np.ndarray, judged: np.ndarray, mm_per_pixel: float) -> float:
+    """RMS of the fine waves, mm."""
+    return float(np.sqrt(np.mean(band_pass(bump, judged, mm_per_pixel, *FINE)[judged] ** 2)))
 
 
 def folds(bump: np.ndarray, hole: np.ndarray, usable: np.ndarray, mm_per_pixel: float) -> float:
@@ -282,12 +289,13 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         "them, judged where the uncovered photo shows the face",
         "RMS error in mm and correlation, of waves of "
         f"{FINE[0]:.0f}-{FINE[1]:.0f} mm, of up to {WHOLE[1]:.0f} mm, with the bump of the "
-        "uncovered photo; seam: RMS change of slope from pixel to pixel at the border of holes "
-        "more than the truth's; mean (95 % interval) median over photos",
+        "uncovered photo; strength: RMS of fine waves, of the truth's; seam: RMS change of slope "
+        "from pixel to pixel at the border of holes more than the truth's; mean (95 % interval) median over photos",
         "median (quartiles): "
         + "; ".join(f"{text} {_spread(report['about'][key])}" for key, text in ABOUT.items()),
         f"{'':<14}{'':<24}{'n':>4}{'RMS, mm':>26}{'- smooth':>24}"
-        f"{'correlation':>27}{'- smooth':>24}{'up to 64 mm':>13}{'seam':>9}",
+        f"{'correlation':>27}{'- smooth':>24}{'up to 64 mm':>13}{'strength':>10}"
+        f"{'seam':>9}",
     ]
     for name, fills_of in (*report["conditions"].items(), *report["splits"].items()):
         for title, c in fills_of.items():
@@ -296,7 +304,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
             out.append(
                 f"{name:<14}{title:<24}{c['rms']['n']:>4}{_cell(c['rms'], 3):>26}"
                 f"{_gain(c['rms_gain']):>24}{_cell(c['fine'], 2):>27}{_gain(c['fine_gain']):>24}"
-                f"{cell(c['whole']['mean'], 2, 13)}{cell(c['seam']['mean'], 4)}"
+                f"{cell(c['whole']['mean'], 2, 13)}{cell(c['strength']['mean'], 2, 10)}"
+                f"{cell(c['seam']['mean'], 4)}"
             )
     out.append(
         f"  target: {fills.SURFACE} gains >= {TARGET} in correlation over smooth, <= 0 mm in RMS"
