@@ -20,6 +20,7 @@ from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.image_io import load_image
 from extreme3d_fast.mesh_io import Mesh
+from extreme3d_fast.occlusion import Occlusion
 from extreme3d_fast.reference_builder import Candidate
 from extreme3d_fast.references import ReferenceSet
 
@@ -45,6 +46,7 @@ def face(sphere: Mesh) -> Face:
         bump=np.zeros((side, side), np.float32),
         face_mask=np.zeros((side, side), bool),
         face_probability=np.zeros((side, side), np.float32),
+        occlusion=Occlusion(np.zeros((side, side), bool), 0.0, "reference"),
         warnings=("it is a sphere",),
         timings={"detect": 1.0},
     )

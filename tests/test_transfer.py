@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from extreme3d_fast.references import ReferenceFace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from extreme3d_fast.camera import Camera, rotation_from_angles
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import transform_points
 from extreme3d_fast.rasterize import interpolate, rasterize
+from extreme3d_fast.references import ReferenceFace
 from extreme3d_fast.transfer import warp_by_similarity, warp_by_surface
 
 CAMERA = Camera(1300.0, 1300.0, 250.0, 250.0, 500, 500)

@@ -35,8 +35,8 @@ from extreme3d_fast.references import MAP_STEP, ReferenceSet, ReferenceWriter
 
 Float = npt.NDArray[np.float64]
 
-FOLDERS = ("celebamask", "utkface", "youtube_faces")
-SOURCE = "photos of CelebAMask-HQ, UTKFace and YouTube Faces"
+FOLDERS = ("celebamask", "utkface", "youtube_faces", "fasseg_profile")
+SOURCE = "photos of CelebAMask-HQ, UTKFace, YouTube Faces and FASSEG"
 LICENCE = "non-commercial research, as the photos; see references.card.md"
 MADE_WITH = ("bump.onnx", "identity.onnx", "foundation.onnx", "pose.onnx", "head.npz")
 
@@ -45,9 +45,9 @@ MIN_GLASSES = 60  # px of its 256 px labels
 
 YAW_EDGES = (7.5, 15.0, 25.0, 35.0, 50.0)  # degrees to either side: mirror images count too
 PITCH_EDGES = (-15.0, -5.0, 5.0, 15.0)
-# The same person in about the same view adds nothing: known by name, or by this cosine, at which
-# dlib's descriptors lie as far apart as dlib allows one person's to.
-SAME_PERSON = 0.91
+# The same person in about the same view adds nothing: known by name, or by this cosine, where
+# descriptors lie 0.45 apart: dlib takes 0.6 for one person, strangers of small photos reach that.
+SAME_PERSON = 0.95
 SAME_VIEW = 12.0  # degrees
 # Differences that are worth one unit of distance between descriptors of length 1.
 AGE_SCALE = 40.0  # years

@@ -69,7 +69,8 @@ class FoundationViewer:
 
     def __init__(self, model: HeadModel, *, threads: int = 1) -> None:
         self._model, self._threads = model, threads
-        self._faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
+        #: Faces round each vertex of the skin.
+        self.faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
         self._raster: Raster | None = None  # written again by each call: fresh pages cost time
 
     def view(
@@ -91,7 +92,7 @@ class FoundationViewer:
         )
         skin = head[: model.skin_vertex_count]
         normals = timed("normals", vertex_normals)(
-            skin, model.faces, faces_of_vertex=self._faces_of_vertex, threads=threads
+            skin, model.faces, faces_of_vertex=self.faces_of_vertex, threads=threads
         )
         in_camera = transform_points(camera_from_head, skin)
         normals_in_camera = rotate_vectors(camera_from_head, normals)

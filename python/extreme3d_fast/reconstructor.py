@@ -446,7 +446,12 @@ class Reconstructor:
         face = self._references.face(found.index)
         if self._references.head_model == self.head_model.fingerprint:
             borrowed = timed("transfer", warp_by_surface)(
-                face, found.mirrored, self.head_model, raster, threads=self.threads
+                face,
+                found.mirrored,
+                self.head_model,
+                raster,
+                faces_of_vertex=self._viewer.faces_of_vertex,
+                threads=self.threads,
             )
         else:
             borrowed = timed("transfer", warp_by_similarity)(

@@ -35,7 +35,7 @@ Bool = npt.NDArray[np.bool_]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 MIN_CONFIDENCE = 0.9  # of the pose network, that this is a face
-MIN_FACE_PX = 100.0  # hairline to chin: from less, a crop has no relief but noise
+MIN_FACE_PX = 80.0  # hairline to chin: from less, a crop has no relief but noise
 MAX_OUTSIDE = 0.04  # of the face, beyond the photo
 MAX_HIDDEN = 0.06  # of the face, behind hair, hats, hands: a fringe is more than twice that
 # of the bridge of the nose, on a line across it: finds 95 % of the glasses that hide no more than

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ._arrays import Float32, float_array
 from .head_model import HeadModel
-from .mesh import rotate_vectors, transform_points, vertex_normals
+from .mesh import Csr, rotate_vectors, transform_points, vertex_normals
 from .rasterize import Raster, interpolate, rasterize, vertex_visibility
 from .references import ReferenceFace
 
@@ -49,6 +49,7 @@ def warp_by_surface(
     model: HeadModel,
     raster: Raster,
     *,
+    faces_of_vertex: Csr | None = None,
     threads: int = 1,
 ) -> Borrowed:
     """Each pixel takes the bump of the same place on the reference's head.
@@ -61,6 +62,7 @@ def warp_by_surface(
         mirrored: take its mirror image.
         model: head model.
         raster: what the crop's pixels see of the foundation's skin, from `rasterize`.
+        faces_of_vertex: `vertex_faces` of the model's skin, which spares making it.
         threads: number of threads; the result is the same for any.
 
     Raises:
@@ -68,7 +70,7 @@ def warp_by_surface(
     """
     skin = slice(0, model.skin_vertex_count)
     head = model.vertices(reference.identity, reference.expression, threads=threads)[skin]
-    normals = vertex_normals(head, model.faces, threads=threads)
+    normals = vertex_normals(head, model.faces, faces_of_vertex=faces_of_vertex, threads=threads)
     in_camera = transform_points(reference.camera_from_head, head)
     camera = reference.camera
     scale = _VISIBILITY_SIZE / camera.width
@@ -135,12 +137,11 @@ def warp_by_similarity(
     crop_from_map = crop_from_reference @ reference.crop_from_bump
     matrix = (np.linalg.inv(index) @ crop_from_map @ index)[:2]
 
-    def warped(image: npt.NDArray[np.generic], flags: int) -> npt.NDArray[np.generic]:
-        return np.asarray(cv2.warpAffine(np.asarray(image), matrix, (size, size), flags=flags))
-
-    bump = warped(reference.bump, cv2.INTER_CUBIC)
-    inside = warped(np.ones(reference.bump.shape, np.uint8), cv2.INTER_NEAREST)
-    return Borrowed(np.asarray(bump, np.float32), inside > 0)
+    shape = (size, size)
+    bump = cv2.warpAffine(reference.bump, matrix, shape, flags=cv2.INTER_CUBIC)
+    everywhere = np.ones(reference.bump.shape, np.uint8)
+    inside = cv2.warpAffine(everywhere, matrix, shape, flags=cv2.INTER_NEAREST)
+    return Borrowed(np.asarray(bump, np.float32), np.asarray(inside > 0))
 
 
 def _similarity(
