@@ -29,7 +29,9 @@ class AuthorsMap:
     name: str
     view: FaceView
     theirs: np.ndarray  # (S, S) float32 mm, positive = deeper, 0 where they have none
+    filled: np.ndarray  # the same after their hole filling
     valid: np.ndarray  # (S, S) bool: face in both, and nothing filled
+    filled_share: float  # of our face, where their filling changed their map
 
 
 def load(
@@ -46,14 +48,26 @@ def load(
             _read_map(path.with_name(f"{path.stem}{suffix}.png"))
             for suffix in ("_bump", "_bump_filled", "_mask")
         )
-        theirs = into_crop(bump_from_authors_map(levels), view.crop_from_image, view.size)
-        seen = (mask > 127) & ~was_filled(levels, filled)
+        theirs, theirs_filled = (
+            into_crop(bump_from_authors_map(code), view.crop_from_image, view.size)
+            for code in (levels, filled)
+        )
+        changed = was_filled(levels, filled)
+        seen = (mask > 127) & ~changed
         # as their maps: image pixel (x, y) is map pixel (x + 6, y + 6)
         seen_in_crop = into_crop(seen[6:506, 6:506], view.crop_from_image, view.size) > 0.99
         valid = view.face & view.in_photo & np.isfinite(theirs) & seen_in_crop
         side = 2 * _EROSION + 1
         valid = cv2.erode(valid.view(np.uint8), np.ones((side, side), np.uint8)) > 0
-        yield AuthorsMap(path.stem, view, np.nan_to_num(theirs), valid)
+        changed = into_crop(changed[6:506, 6:506], view.crop_from_image, view.size) > 0.5
+        yield AuthorsMap(
+            path.stem,
+            view,
+            np.nan_to_num(theirs),
+            np.nan_to_num(theirs_filled),
+            valid,
+            float(changed[view.face].mean()) if view.face.any() else 0.0,
+        )
 
 
 def _read_map(path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -64,25 +64,37 @@ class Occluders:
         return picture, float((kind[_inside(box, kind.shape)] > 0).mean())
 
     def paste(
-        self, image: np.ndarray, box: Sequence[float], fraction: float, rng: np.random.Generator
+        self,
+        image: np.ndarray,
+        box: Sequence[float],
+        fraction: float,
+        rng: np.random.Generator,
+        *,
+        kinds: Mapping[str, float] = KINDS,
+        face: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `cover`; returns the picture, and (H, W) uint8: 1 + the place in KINDS of what covers
-        a pixel, 0 where nothing does."""
+        """As `cover`, with kinds drawn as often as `kinds` says; `face` (H, W) bool tells of which
+        pixels a share is covered, None: of the box.
+
+        Returns:
+            The picture, and (H, W) uint8: 1 + the place in KINDS of what covers a pixel, 0 where
+            nothing does.
+        """
         height, width = image.shape[:2]
         x0, y0, x1, y1 = (float(v) for v in box)
         inside = _inside(box, (height, width))
         size = float(np.sqrt((x1 - x0) * (y1 - y0)))
         out = image.astype(np.float32)
         covered = np.zeros((height, width), bool)
-        kinds = np.zeros((height, width), np.uint8)
+        hidden_by = np.zeros((height, width), np.uint8)
 
         def share(mask: np.ndarray) -> float:
-            return float(mask[inside].mean())
+            return float(mask[inside if face is None else face].mean())
 
         for _ in range(_MOST_PIECES):
             if share(covered) >= fraction - TOLERANCE:
                 break
-            kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+            kind = str(rng.choice(list(kinds), p=list(kinds.values())))
             cutout = self.draw(kind, rng)
             if kind == "hands":
                 cutout = _toned(cutout, _tone(image[inside], rng))
@@ -91,9 +103,7 @@ class Occluders:
             where = rng.random(2)
             angle = rng.uniform(-np.pi, np.pi)
             if kind in WORN:
-                worn_width, at = WORN[kind]
-                largest = worn_width * (x1 - x0) / cutout.shape[1]
-                center, angle = np.array([(x0 + x1) / 2, y0 + at * (y1 - y0)]), 0.0
+                (largest, center), angle = _worn(kind, cutout, box), 0.0
             else:
                 largest = REACH[kind] * size / max(cutout.shape[:2])
                 # off the rim, where little of the piece would cover the face
@@ -123,8 +133,24 @@ class Occluders:
                         low = scale
             out = out * (1 - piece[..., 3:]) + piece[..., :3]
             covered |= piece[..., 3] > 0.5
-            kinds[piece[..., 3] > 0.5] = 1 + list(KINDS).index(kind)
-        return np.clip(np.rint(out), 0, 255).astype(np.uint8), kinds
+            hidden_by[piece[..., 3] > 0.5] = 1 + list(KINDS).index(kind)
+        return np.clip(np.rint(out), 0, 255).astype(np.uint8), hidden_by
+
+    def wear(
+        self, image: np.ndarray, box: Sequence[float], kind: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One mask or one pair of glasses where it is worn, at its own size.
+
+        Returns:
+            The picture, and (H, W) bool: what covers a pixel.
+        """
+        cutout = self.draw(kind, rng)
+        if rng.random() < 0.5:
+            cutout = cutout[:, ::-1]
+        scale, center = _worn(kind, cutout, box)
+        piece = _placed(cutout, scale, 0.0, center, image.shape[:2])
+        out = image * (1 - piece[..., 3:]) + piece[..., :3]
+        return np.clip(np.rint(out), 0, 255).astype(np.uint8), piece[..., 3] > 0.5
 
     def paste_hand(
         self,
@@ -146,6 +172,13 @@ class Occluders:
         piece = _placed(cutout, scale, angle, np.asarray(center, float), image.shape[:2])
         out = image * (1 - piece[..., 3:]) + piece[..., :3]
         return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def _worn(kind: str, cutout: np.ndarray, box: Sequence[float]) -> tuple[float, np.ndarray]:
+    """Scale and centre, px, of a cut-out that is worn on the face in a box."""
+    x0, y0, x1, y1 = (float(v) for v in box)
+    width, at = WORN[kind]
+    return width * (x1 - x0) / cutout.shape[1], np.array([(x0 + x1) / 2, y0 + at * (y1 - y0)])
 
 
 def _inside(box: Sequence[float], shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -17,6 +17,7 @@ from bench.columns import load_columns
 from bench.tables import (
     Context,
     authors,
+    holes,
     mask,
     occlusion,
     pose,
@@ -42,6 +43,7 @@ TABLES = {
         scan_relief,
         authors,
         mask,
+        holes,
         timing,
     )
 }
@@ -68,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lfw", type=Path, metavar="DIR", help="NAME/NAME_0001.jpg, ...")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="default: pairs.txt of --lfw")
+    parser.add_argument(
+        "--references", type=Path, metavar="FILE", help="reference set; default: the built-in one"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--quick", action="store_true", help="a few photos, to see that it runs")
@@ -82,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
     if options.pairs and not options.lfw:
         raise SystemExit("--pairs needs --lfw, the folder of its photos")
-    columns, missing = load_columns(options.threads)
+    columns, missing = load_columns(options.threads, options.references)
     if not columns:
         raise SystemExit("; ".join(f"{title}: {why}" for title, why in missing.items()))
     context = Context(
@@ -93,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
         synthetic=options.synthetic,
         lfw=options.lfw,
         pairs=options.pairs,
+        references=options.references,
     )
     report: dict[str, Any] = {
         "command": NAME,

@@ -1,6 +1,7 @@
 """One picture to judge by eye: photo, foundation, bump map and final head, a row a photo.
 
 With --relief: the authors' relief beside each source of detail, as grey clay on our foundation.
+With --occlusion: what became of whatever covers the face, beside the authors' filling.
 """
 
 from __future__ import annotations
@@ -26,16 +27,30 @@ BUMP_RANGE = 1.0  # mm of displacement from mid grey to white (nearer) or black 
 _RELIEF_LIGHT = (-0.6, -0.6, -1.0)  # towards it, camera frame
 _RELIEF_MARGIN = 20  # px of the crop
 
+OCCLUDED = 0.05  # share of the face that is hidden, or that the authors filled
+_HEAD_FRAME = (0.13, 0.17, 0.66)  # top, left and side of the face in a rendered head
+_MASK_TINT = (235, 40, 40)  # what the mask rejects
+_HOLE_TINT = (240, 190, 40)  # what else is filled
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/sheet.png"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
     parser.add_argument("--count", type=int, default=12, metavar="N", help="default: 12")
     parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of a picture")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--relief",
         action="store_true",
         help="the authors' photos: theirs and ours as shaded relief (needs the research data)",
+    )
+    which.add_argument(
+        "--occlusion",
+        action="store_true",
+        help="the authors' occluded photos: masks, relief before and after filling, final meshes",
+    )
+    parser.add_argument(
+        "--references", type=Path, metavar="FILE", help="reference set for --occlusion"
     )
     default = os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(default), metavar="DIR")
@@ -47,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.relief:
         return run_relief(options)
+    if options.occlusion:
+        return run_occlusion(options)
     photos = find_photos(options.photos)
     chosen = np.unique(np.linspace(0, len(photos) - 1, min(options.count, len(photos))).astype(int))
     reconstructor = Reconstructor()
@@ -112,6 +129,78 @@ def run_relief(options: argparse.Namespace) -> int:
     cv2.imwrite(str(options.output), np.concatenate([rows[i] for i in chosen])[:, :, ::-1])
     print(f"wrote {options.output}: photo, foundation, theirs, {', '.join(titles)}")
     return 0
+
+
+def run_occlusion(options: argparse.Namespace) -> int:
+    """The sheet of --occlusion."""
+    from bench import authors_maps
+    from bench.face_views import view_face
+    from extreme3d_fast import Reconstructor
+    from extreme3d_fast.bump_network import BumpNetwork
+
+    reconstructor = Reconstructor(references=options.references)
+    network = BumpNetwork()
+    rows, names = [], []
+    for photo in authors_maps.load(options.data, lambda image: view_face(reconstructor, image)):
+        view = photo.view
+        face = reconstructor.reconstruct(options.data / "paper_photos" / f"{photo.name}.jpg")
+        if max(photo.filled_share, face.occlusion.fraction) <= OCCLUDED:
+            continue
+        before = network.estimate(view.image, view.weight, view.depth, view.camera).bump
+        shown = view.weight > 0
+        masked = tinted(view.image, view.region & face.occlusion.hole, _HOLE_TINT)
+        masked = tinted(masked, view.region & ~face.face_mask, _MASK_TINT)
+        heads = [head_from_front(face, options.size, shading) for shading in ("clay", "color")]
+        rows.append(
+            np.concatenate(
+                [
+                    relief_row(view, [], options.size),
+                    relief_row(
+                        view.showing(masked),
+                        [before, face.bump, photo.filled * shown],
+                        options.size,
+                    ),
+                    *heads,
+                ],
+                axis=1,
+            )
+        )
+        names.append(photo.name)
+        reference = face.reference
+        print(
+            f"{photo.name}: {face.occlusion.fraction:.0%} hidden, the authors filled "
+            f"{photo.filled_share:.0%}; "
+            + (f"{reference}" if reference else "no reference")
+            + "".join(f"; {warning}" for warning in face.warnings)
+        )
+    if not rows:
+        print(f"no occluded photos of the authors in {options.data}")
+        return 1
+    count = min(options.count, len(rows))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(options.output), np.concatenate([rows[i] for i in chosen])[:, :, ::-1])
+    print(
+        f"wrote {options.output}: photo, mask (red) and hole (yellow), our relief before and after "
+        f"filling, theirs after it, the head; rows {', '.join(names[i] for i in chosen)}"
+    )
+    return 0
+
+
+def head_from_front(face: Any, size: int, shading: str) -> np.ndarray:
+    """(size, size, 3) uint8: the face of the final head."""
+    top, left, side = _HEAD_FRAME
+    whole = round(size / side)
+    y, x = round(top * whole), round(left * whole)
+    picture = face.render(size=whole, shading=shading)
+    return np.asarray(picture[y : y + size, x : x + size])
+
+
+def tinted(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """The picture (H, W, 3) uint8 with pixels (H, W) half in another colour."""
+    out = image.copy()
+    out[where] = (image[where].astype(int) + colour) // 2
+    return out
 
 
 def relief_row(view: Any, bumps: Sequence[np.ndarray], size: int) -> np.ndarray:
