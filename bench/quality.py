@@ -17,6 +17,7 @@ from bench.columns import load_columns
 from bench.tables import (
     Context,
     authors,
+    bump_verification,
     mask,
     occlusion,
     pose,
@@ -42,6 +43,7 @@ TABLES = {
         scan_relief,
         authors,
         mask,
+        bump_verification,
         timing,
     )
 }
@@ -68,6 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lfw", type=Path, metavar="DIR", help="NAME/NAME_0001.jpg, ...")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="default: pairs.txt of --lfw")
+    parser.add_argument(
+        "--recogniser",
+        type=Path,
+        metavar="FILE",
+        help="network of train/train_recognition.py, for bump_verification",
+    )
+    parser.add_argument(
+        "--references", type=Path, metavar="FILE", help="reference set; default: the built-in one"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
     parser.add_argument("--quick", action="store_true", help="a few photos, to see that it runs")
@@ -93,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         synthetic=options.synthetic,
         lfw=options.lfw,
         pairs=options.pairs,
+        recogniser=options.recogniser,
+        references=options.references,
     )
     report: dict[str, Any] = {
         "command": NAME,

@@ -27,6 +27,8 @@ class Context:
     synthetic: Path | None = None
     lfw: Path | None = None
     pairs: Path | None = None
+    recogniser: Path | None = None
+    references: Path | None = None
 
     @property
     def model(self) -> Any:
