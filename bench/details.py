@@ -126,4 +126,4 @@ def _filled(view: FaceView, bump: np.ndarray, mask: np.ndarray) -> np.ndarray:
     from extreme3d_fast.occlusion import fill_bump, find_holes
 
     hole = find_holes(mask, view.weight).hole
-    return fill_bump(bump, ~hole, view.weight > 0)
+    return fill_bump(bump, view.weight, hole)

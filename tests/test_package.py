@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers"},
+    {"session", "_shading", "mesh", "model_readers", "blending"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
@@ -36,18 +36,27 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"detect", "face"},
+    {"detect", "transfer", "face"},
     {"pose", "bump_network"},
-    {"foundation", "localize"},
+    {"foundation", "identity", "localize"},
     {"estimator"},
-    {"reconstructor"},
+    {"foundation_view"},
+    {"reconstructor", "reference_builder"},
     {"cli"},
     {"__main__", "__init__"},
 ]
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
-NETWORK_RUNTIME = {"session", "detect", "pose", "bump_network", "foundation", "localize"}
-OPERATIONS = {"mesh"} | LAYERS[2] | LAYERS[3]
+NETWORK_RUNTIME = {
+    "session",
+    "detect",
+    "pose",
+    "bump_network",
+    "foundation",
+    "identity",
+    "localize",
+}
+OPERATIONS = {"mesh", "blending", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:
@@ -155,9 +164,10 @@ PUBLIC = [
     "InvalidImage",
     "InvalidModelFile",
     "NoFaceFound",
-    "OcclusionUnavailable",
+    "Occlusion",
     "Provenance",
     "Reconstructor",
+    "Reference",
     "__version__",
     "reconstruct",
     "reconstruct_all",

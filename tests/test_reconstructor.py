@@ -297,6 +297,7 @@ def test_unknown_options_are_errors(options):
         {"symmetry": "no"},
         {"head_model": "x.npz"},
         {"bump_network": 5},
+        {"references": 5},
     ],
     ids=str,
 )
@@ -310,9 +311,9 @@ def test_a_single_photo_is_no_batch(reconstructor):
         reconstructor.reconstruct_batch("photo.jpg")
 
 
-def test_reference_filling_says_what_is_available():
-    with pytest.raises(e3d.OcclusionUnavailable, match="smooth"):
-        e3d.Reconstructor(occlusion="reference")
+def test_references_are_of_no_use_to_other_ways_of_filling():
+    with pytest.raises(ValueError, match="references"):
+        e3d.Reconstructor(occlusion="smooth", references="references.npz")
 
 
 def with_sunglasses(portrait):
@@ -330,6 +331,28 @@ def test_covered_skin_is_filled_and_not_painted(reconstructor, portrait):
     # nothing of the bar's black on the skin that it covers
     assert np.median(face.colors[filled].max(axis=1)) > 90
     assert not face.face_mask[filled_pixels(face)].all()
+    assert 0.1 < face.occlusion.fraction < 0.5
+    assert face.occlusion.hole[filled_pixels(face)].mean() > 0.9
+
+
+def test_covered_skin_takes_the_detail_of_a_similar_face(reconstructor, portrait):
+    covered = with_sunglasses(portrait)
+    borrowed = reconstructor.reconstruct(covered)
+    smooth = e3d.Reconstructor(occlusion="smooth").reconstruct(covered)
+    assert smooth.reference is None
+    assert borrowed.reference is not None
+    assert borrowed.reference.pose_distance < 15
+    hole = borrowed.occlusion.hole
+    assert np.array_equal(borrowed.bump[~hole], smooth.bump[~hole])
+    rough = [np.abs(np.diff(face.bump, axis=0))[1:][hole[2:]].mean() for face in (borrowed, smooth)]
+    assert rough[0] > 1.5 * rough[1]
+    assert np.abs(borrowed.bump).max() <= 6
+
+
+def test_nothing_is_borrowed_where_nothing_is_covered(reconstructor, portrait):
+    face = reconstructor.reconstruct(portrait)
+    assert face.reference is None
+    assert face.occlusion.fraction < 0.05
 
 
 def filled_pixels(face):

@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from convert_dlib import InvalidFile, export
+from convert_dlib import InvalidFile
 from networks import SETTINGS, ResidualNetwork
+from onnx_export import export
 from torch import Tensor, nn
 
 SIZE = 224  # px

@@ -1,9 +1,10 @@
 """Describes who is on every labelled photo, with dlib's face recognition network.
 
-    python train/descriptors.py --network FOLDER/dlib.onnx --data ../shared/data --out FOLDER
+    python train/descriptors.py --data ../shared/data --out FOLDER
 
-writes FOLDER/descriptors.npz: `name` (n,) and `descriptor` (n, 128) float32, the same person where
-the distance is small. Prints how well the descriptors tell the persons of YouTube Faces apart.
+writes FOLDER/descriptors.npz: `name` (n,) and `descriptor` (n, 128) float32 as dlib gives them, not
+of length 1, the same person where the distance is small. Prints how well the descriptors tell the
+persons of YouTube Faces apart.
 """
 
 import argparse
@@ -13,49 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extreme3d_fast.detect import MESH68, warp_similarity
+from extreme3d_fast.detect import ASSETS, MESH68
+from extreme3d_fast.identity import face_chip
+from extreme3d_fast.pose import network_size
 from extreme3d_fast.session import Session
 
 BATCH = 16
-PADDING = 0.25  # round the average face, in its widths
-# The average face of dlib's get_face_chip_details (dlib/image_transforms/interpolation.h, Boost
-# Software License 1.0) without brows and lower lip, in a unit square: points 27-54 and 60-64 of 68.
-CHIP_POINTS = [*range(27, 55), *range(60, 65)]
-CHIP_X = [
-    *[0.490127, 0.490127, 0.490127, 0.490127, 0.36688, 0.426036, 0.490127, 0.554217, 0.613373],
-    *[0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743],
-    *[0.645647, 0.714428, 0.793132, 0.858516, 0.79751, 0.719335],
-    *[0.254149, 0.340985, 0.428858, 0.490127, 0.551395, 0.639268, 0.726104],
-    *[0.290379, 0.428096, 0.490127, 0.552157, 0.689874],
-]
-CHIP_Y = [
-    *[0.203352, 0.307009, 0.409805, 0.515625, 0.587326, 0.609345, 0.628106, 0.609345, 0.587326],
-    *[0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077],
-    *[0.231733, 0.179852, 0.178758, 0.216423, 0.244077, 0.245099],
-    *[0.780233, 0.745405, 0.727388, 0.742578, 0.727388, 0.745405, 0.780233],
-    *[0.784792, 0.778746, 0.785343, 0.778746, 0.784792],
-]
-
-
-def chip_from_image(points: np.ndarray, size: int) -> np.ndarray:
-    """(3, 3) similarity to dlib's face chip of (68, 2) points; pixel centres at + 0.5.
-
-    As dlib does, least squares are taken in the photo: of the chip's points laid onto the photo's.
-    dlib's chips lie half a pixel up and left of its template; so do these (measured).
-    """
-    template = (np.stack([CHIP_X, CHIP_Y], 1) + PADDING) / (1 + 2 * PADDING) * size
-    a, b = template @ [1, 1j], points[CHIP_POINTS] @ [1, 1j]
-    centred = a - a.mean()
-    scale = (centred.conj() @ (b - b.mean())) / (centred.conj() @ centred)
-    shift = b.mean() - scale * a.mean()
-    image_from_chip = np.array(
-        [
-            [scale.real, -scale.imag, shift.real],
-            [scale.imag, scale.real, shift.imag],
-            [0, 0, 1],
-        ]
-    )
-    return np.linalg.inv(image_from_chip)
 
 
 def ranking(same: np.ndarray, other: np.ndarray) -> float:
@@ -90,15 +54,12 @@ def told_apart(names: np.ndarray, descriptors: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", type=Path, required=True, help="from convert_dlib.py")
     parser.add_argument("--data", type=Path, required=True, help="folder with photos/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--step", type=int, default=1, help="describe every n-th photo")
     options = parser.parse_args()
-    session = Session(options.network, threads=1)
-    size = int(session.metadata["input_size"].split("x")[0])
-    mean = np.array(session.metadata["mean"].split(","), np.float32)
-    std = np.float32(session.metadata["std"])
+    session = Session(ASSETS / "identity.onnx", threads=1)
+    size = network_size(session)
     with np.load(options.data / "photos" / "landmarks478.npz") as labels:
         names = labels["names"][:: options.step]
         points = labels["xy_u16"][:: options.step, MESH68].astype(float) / 8 - 256
@@ -110,8 +71,8 @@ def main() -> None:
             if image is None:
                 raise SystemExit(f"--data: cannot read photos/{name}")
             image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            chips.append(warp_similarity(image, chip_from_image(face, size), size))
-        images = (np.stack(chips) - mean) / std
+            chips.append(face_chip(image, face, size))
+        images = np.stack(chips).astype(np.float32)
         descriptors.append(session.run({"image": images})["descriptor"])
         if start // BATCH % 40 == 39:
             print(f"{start + len(chips)} of {len(names)}", flush=True)

@@ -20,9 +20,7 @@ import onnx
 import onnxruntime
 import torch
 from bump_network import MAX_MM, SETTINGS, BumpNetwork
-from convert_dlib import OPSET, export
-from networks import DLIB_MEAN, DLIB_STD
-from onnx import numpy_helper
+from onnx_export import OPSET, Shipped, export, shrink_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 from train_network import untrained
@@ -50,19 +48,6 @@ BUMP_SOURCES = (
     "of two scans (a scan published with FLAME's fitting code, MeshMonk's demo face)"
 )
 LICENCE = "weights under Apache-2.0; the photos they learned from are for non-commercial research"
-
-
-class Shipped(nn.Module):
-    """Takes pixels (0 to 255), leaves out what only training needs."""
-
-    def __init__(self, network: nn.Module, count: int) -> None:
-        super().__init__()
-        self.network, self.count = network, count
-        self.register_buffer("mean", torch.tensor(DLIB_MEAN).view(1, 3, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
-        out = self.network((image - self.mean) / DLIB_STD)
-        return out if self.count == 1 else out[: self.count]
 
 
 class ShippedBump(nn.Module):
@@ -116,7 +101,7 @@ def main() -> None:
         metadata["head_model"] = HeadModel.load().fingerprint
         shipped = Shipped(network, len(names)).eval()
         export(shipped, path, int(settings["size"]), names, metadata)
-    shrink_weights(path, half=task == "bump")
+    shrink_weights(path, "float16" if task == "bump" else "int8")
     compared = compare_maps if task == "bump" else compare
     print(
         json.dumps(
@@ -183,50 +168,6 @@ def make(settings: dict[str, str]) -> nn.Module:
     with torch.no_grad():
         network(torch.zeros(1, 3, size, size))  # makes the lazy layers
     return network
-
-
-def shrink_weights(path: Path, smallest: int = 2048, *, half: bool = False) -> None:
-    """Stores large weights as int8 and scales; Cast and Mul of constants are folded on loading.
-
-    half: as float16 instead, twice the size.
-    """
-    model = onnx.load(path)
-    graph, nodes = model.graph, []
-    users = {name: node for node in graph.node for name in node.input}
-    for tensor in list(graph.initializer):
-        weights = numpy_helper.to_array(tensor)
-        if weights.dtype != np.float32 or weights.size < smallest or weights.ndim < 2:
-            continue
-        if half:
-            graph.initializer.remove(tensor)
-            short = numpy_helper.from_array(weights.astype(np.float16), f"{tensor.name}_half")
-            graph.initializer.append(short)
-            nodes.append(
-                onnx.helper.make_node(
-                    "Cast", [short.name], [tensor.name], to=onnx.TensorProto.FLOAT
-                )
-            )
-            continue
-        node = users[tensor.name]
-        transposed = any(a.name == "transB" and a.i == 1 for a in node.attribute)
-        rows = node.op_type == "Conv" or transposed  # output channels first
-        axes = tuple(range(1, weights.ndim)) if rows else tuple(range(weights.ndim - 1))
-        scale = np.maximum(np.abs(weights).max(axes, keepdims=True) / 127, 1e-12).astype(np.float32)
-        whole = np.rint(weights / scale).astype(np.int8)
-        name = tensor.name
-        graph.initializer.remove(tensor)
-        graph.initializer.append(numpy_helper.from_array(whole, f"{name}_int8"))
-        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-        nodes.append(
-            onnx.helper.make_node(
-                "Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT
-            )
-        )
-        nodes.append(onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]))
-    for node in reversed(nodes):
-        graph.node.insert(0, node)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
 
 
 def compare(network: nn.Module, path: Path, names: list[str]) -> dict[str, float]:

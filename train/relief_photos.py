@@ -29,6 +29,7 @@ from extreme3d_fast import _shading
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.estimator import FoundationEstimator
+from extreme3d_fast.foundation_view import _photo_in_crop, face_height
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import (
     Csr,
@@ -39,7 +40,6 @@ from extreme3d_fast.mesh import (
 )
 from extreme3d_fast.occlusion import _disc
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize
-from extreme3d_fast.reconstructor import _face_size, _photo_in_crop
 from extreme3d_fast.smooth_depth import smooth_depth
 
 Float = npt.NDArray[np.floating[Any]]
@@ -126,7 +126,7 @@ class Viewer:
         foundation, crop = estimator.estimate(photo, found[0], CROP, untimed)
         if foundation.warnings or foundation.confidence < MIN_CONFIDENCE:
             return "in doubt"
-        face_px = _face_size(foundation)
+        face_px = face_height(foundation)
         if face_px < MIN_FACE:
             return "small"
         camera, pose = foundation.camera, foundation.camera_from_head

@@ -5,9 +5,9 @@ namespace e3d::bind {
 
 namespace py = pybind11;
 
+void bind_blending(py::module_&);
 void bind_completion(py::module_&);
 void bind_dense(py::module_&);
-void bind_fill(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
@@ -39,6 +39,6 @@ PYBIND11_MODULE(_core, m) {
   bind_zipper(m);
   bind_texture(m);
   bind_render(m);
-  bind_fill(m);
+  bind_blending(m);
   bind_shading(m);
 }

@@ -144,7 +144,7 @@ void Multigrid::v_cycle(std::size_t l) {
 }
 
 SolveStats Multigrid::solve(std::vector<float>& b, float tolerance, int max_iterations,
-                            std::vector<float>& x) {
+                            std::vector<float>& x, double energy) {
   GridLevel& g = levels_.front();
   return conjugate_gradients(
       [&](const std::vector<float>& p, std::vector<float>& out) { apply(g, p.data(), out.data()); },
@@ -153,7 +153,7 @@ SolveStats Multigrid::solve(std::vector<float>& b, float tolerance, int max_iter
         v_cycle(0);
         z = g.x;
       },
-      b, tolerance, max_iterations, x);
+      b, tolerance, max_iterations, x, energy);
 }
 
 }  // namespace e3d

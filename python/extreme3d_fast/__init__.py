@@ -15,13 +15,14 @@ from extreme3d_fast.errors import (
     InvalidImage,
     InvalidModelFile,
     NoFaceFound,
-    OcclusionUnavailable,
 )
 from extreme3d_fast.estimator import Foundation
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource
+from extreme3d_fast.occlusion import Occlusion
 from extreme3d_fast.reconstructor import Reconstructor
+from extreme3d_fast.references import Reference
 
 __all__ = [
     "Camera",
@@ -32,9 +33,10 @@ __all__ = [
     "InvalidImage",
     "InvalidModelFile",
     "NoFaceFound",
-    "OcclusionUnavailable",
+    "Occlusion",
     "Provenance",
     "Reconstructor",
+    "Reference",
     "__version__",
     "reconstruct",
     "reconstruct_all",

@@ -16,13 +16,13 @@ __all__: list[str] = [
     "LandmarkFitter",
     "SoftSymmetrySolver",
     "Zipper",
+    "blend_gradients",
     "boundary_loops",
     "complete_dense",
     "compose_depth",
     "dense_mesh",
     "erode_mask",
     "face_normals",
-    "fill_harmonic",
     "fit_landmarks",
     "interpolate",
     "mesh_report",
@@ -179,6 +179,14 @@ class Zipper:
         numpy.typing.NDArray[numpy.uint8],
     ]: ...
 
+def blend_gradients(
+    values: numpy.typing.NDArray[numpy.float32],
+    known: numpy.typing.NDArray[numpy.uint8],
+    region: numpy.typing.NDArray[numpy.uint8],
+    guidance: numpy.typing.NDArray[numpy.float32],
+    guided: numpy.typing.NDArray[numpy.uint8],
+    tolerance: typing.SupportsFloat | typing.SupportsIndex,
+) -> tuple: ...
 def boundary_loops(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> tuple: ...
@@ -216,12 +224,6 @@ def face_normals(
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> numpy.typing.NDArray[numpy.float32]: ...
-def fill_harmonic(
-    values: numpy.typing.NDArray[numpy.float32],
-    known: numpy.typing.NDArray[numpy.uint8],
-    region: numpy.typing.NDArray[numpy.uint8],
-    tolerance: typing.SupportsFloat | typing.SupportsIndex,
-) -> tuple: ...
 def fit_landmarks(
     mean: numpy.typing.NDArray[numpy.float32],
     identity: numpy.typing.NDArray[numpy.float32],

@@ -110,6 +110,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="ONNX file of another bump-map network (default: the built-in one)",
     )
     parser.add_argument(
+        "--occlusion",
+        choices=("reference", "smooth", "none"),
+        default="reference",
+        help="what fills the covered parts (default: reference, detail of a similar face)",
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        help="another reference set, from `extreme3d references build` (default: the built-in one)",
+    )
+    parser.add_argument(
         "--threads",
         type=_positive,
         default=min(os.cpu_count() or 1, 4),
@@ -137,6 +149,8 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
         foundation=options.foundation,
         detail=options.detail,
         bump_network=options.bump_network,
+        occlusion=options.occlusion,
+        references=options.references,
         threads=options.threads,
     )
 

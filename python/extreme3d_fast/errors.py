@@ -14,8 +14,4 @@ class InvalidImage(Extreme3DError, ValueError):
 
 
 class InvalidModelFile(Extreme3DError, ValueError):
-    """A head-model or network file is damaged, or is not what it should be."""
-
-
-class OcclusionUnavailable(Extreme3DError, NotImplementedError):
-    """A way of filling holes that this version does not have yet."""
+    """A head-model, network or reference file is damaged, or is not what it should be."""

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from extreme3d_fast._arrays import Float32, Int32, UInt8
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.mesh_io import Mesh, save_meshes
+from extreme3d_fast.occlusion import Occlusion
+from extreme3d_fast.references import Reference
 from extreme3d_fast.render import SHEET_YAWS, WHITE, Rgb, Shading, render_meshes, turntable_sheet
 
 __all__ = ["Face", "Provenance"]
@@ -22,7 +24,7 @@ class Provenance(IntEnum):
     """Where a vertex of the result came from."""
 
     OBSERVED = 0  #: the photo shows it
-    FILLED = 1  #: in a hole of the bump map (something covers the face), filled from around it
+    FILLED = 1  #: in a hole of the bump map (something covers the face): a similar face's detail
     MIRRORED = 2  #: on the hidden side, recovered by symmetry
     MODEL = 3  #: the foundation's own shape, no detail of the photo reaches it
 
@@ -57,6 +59,9 @@ class Face:
     bump: Float32  #: (S, S) float32, mm, positive is deeper than the foundation
     face_mask: npt.NDArray[np.bool_]  #: (S, S) bool, where the photo shows the face itself
     face_probability: Float32  #: (S, S) float32 in [0, 1], the mask before it was cut at 0.5
+    occlusion: Occlusion  #: which pixels are hidden, and how much of the face
+    #: Whose detail fills them; None: nothing is hidden, nobody is similar, or it was not asked for
+    reference: Reference | None = None
 
     #: Eyeballs, teeth and tongue: (vertices, faces, colors) like the ones above, by name.
     parts: Mapping[str, Mesh] = field(default_factory=dict)

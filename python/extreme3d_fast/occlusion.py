@@ -1,8 +1,8 @@
-"""What goes where the face is not seen (§4.2).
+"""What goes where the face is not seen (§4.2): holes, and detail that fills them.
 
-The face mask is the bump-map network's; the filling is smooth, the stand-in for detail borrowed
-from a reference face. Face masks are (H, W) bool, True where the face is seen; holes are (H, W)
-bool, True where it is not.
+The face mask is the bump-map network's. Holes take the detail of a similar face, laid in by its
+gradients so that it meets what is seen around it; without one, the smoothest surface. Face masks
+are (H, W) bool, True where the face is seen; holes are (H, W) bool, True where it is not.
 """
 
 from __future__ import annotations
@@ -14,34 +14,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
 from ._arrays import Float32, float_array, mask_array
-from .errors import OcclusionUnavailable
+from .blending import blend_gradients
 
-__all__ = [
-    "FillMethod",
-    "Occlusion",
-    "check_fill_method",
-    "fill_bump",
-    "find_holes",
-]
+__all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes"]
 
 Mask = npt.NDArray[np.bool_]
 
 FillMethod = Literal["reference", "smooth", "none"]
 """How holes are filled: from a similar face, smoothly, or not at all."""
 
-_AVAILABLE: tuple[FillMethod, ...] = ("smooth", "none")
-
 # Pixels in a crop of this side; 7 are about 4 mm. Next to an occluder the bump holds its shadow.
 _CROP_SIZE = 500
 _TRUST_MARGIN = 7
 _MIN_HOLE = 30
 
-_TOLERANCE = 1e-4  # of the fill's right-hand side: errors of a few µm
+# Bump maps fade with the face weight. Blending joins them as they were before; below this weight
+# too little is left to tell.
+_MIN_WEIGHT = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Occlusion:
     """What hides the face.
 
@@ -54,24 +47,6 @@ class Occlusion:
     hole: Mask
     fraction: float
     method: FillMethod
-
-
-def check_fill_method(method: str) -> FillMethod:
-    """`method` if it can be used.
-
-    Raises:
-        ValueError: there is no such method.
-        OcclusionUnavailable: the method is planned but not in this version.
-    """
-    for name in _AVAILABLE:
-        if method == name:
-            return name
-    if method in get_args(FillMethod):
-        raise OcclusionUnavailable(
-            f'occlusion="{method}" needs a reference set, which this version does not have; '
-            f"available: {', '.join(_AVAILABLE)}"
-        )
-    raise ValueError(f"`occlusion` should be one of {', '.join(_AVAILABLE)}; is {method!r}")
 
 
 def _disc(radius: float) -> npt.NDArray[np.uint8]:
@@ -100,9 +75,9 @@ def find_holes(
 
     Raises:
         TypeError, ValueError: a map has the wrong dtype or shape, the method is unknown.
-        OcclusionUnavailable: the method is not in this version.
     """
-    method = check_fill_method(method)
+    if method not in get_args(FillMethod):
+        raise ValueError(f"`method` should be one of {get_args(FillMethod)}, is {method!r}")
     w = float_array("weight", weight, (-1, -1))
     seen = mask_array("face_mask", face_mask, w.shape)
     scale = w.shape[1] / _CROP_SIZE
@@ -127,36 +102,37 @@ def find_holes(
 
 def fill_bump(
     bump: npt.ArrayLike,
-    known: npt.ArrayLike,
-    region: npt.ArrayLike,
-    method: FillMethod = "smooth",
+    weight: npt.ArrayLike,
+    hole: npt.ArrayLike,
+    borrowed: npt.ArrayLike | None = None,
+    valid: npt.ArrayLike | None = None,
 ) -> Float32:
     """Bump map with its holes filled.
 
-    "smooth" solves Laplace's equation in the holes: the membrane that meets the known bump at their
-    edges and 0 at the outer border of the region. It has no extremes inside, so it adds nothing.
+    With a reference, the holes take its slopes and meet the known bump at their edges (Pérez et al.
+    2003); without one, or where it shows nothing, the smoothest surface that does, which has no
+    extremes of its own. Both end freely at the border of the face, then fade with the weight.
 
     Args:
-        bump: (H, W) mm.
-        known: (H, W) bool, pixels whose bump is trusted.
-        region: (H, W) bool, pixels that have a bump at all; holes are `region & ~known`.
-        method: "smooth", or "none" to leave the map as it is.
+        bump: (H, W) mm, faded with `weight`.
+        weight: (H, W) in [0, 1], where bump maps apply.
+        hole: (H, W) bool, pixels whose bump is not known.
+        borrowed: (H, W) mm, the reference's bump in this crop, unfaded.
+        valid: (H, W) bool, where the reference shows the face; None is everywhere.
 
     Returns:
         (H, W) float32 mm; equal to `bump` outside the holes.
 
     Raises:
-        TypeError, ValueError: a map has the wrong dtype or shape, or `bump` is not finite in
-            the region; the method is unknown.
-        OcclusionUnavailable: the method is not in this version.
+        TypeError, ValueError: a map has the wrong dtype or shape, or is not finite where it is
+            needed.
     """
-    method = check_fill_method(method)
     mm = float_array("bump", bump, (-1, -1))
-    trusted = mask_array("known", known, mm.shape)
-    inside = mask_array("region", region, mm.shape)
-    if not np.isfinite(mm[(inside & trusted) > 0]).all():
+    w = float_array("weight", weight, mm.shape)
+    unknown = (mask_array("hole", hole, mm.shape) > 0) & (w > 0)
+    trusted = ~unknown & (w >= _MIN_WEIGHT)
+    if not np.isfinite(mm[trusted]).all():
         raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
-    if method == "none":
-        return np.array(mm)
-    filled: Float32 = np.asarray(_core.fill_harmonic(mm, trusted, inside, _TOLERANCE)[0])
-    return filled
+    unfaded = np.divide(mm, w, out=np.zeros_like(mm), where=trusted)
+    filled = blend_gradients(unfaded, trusted, trusted | unknown, borrowed, valid)
+    return np.where(unknown, filled * w, mm)

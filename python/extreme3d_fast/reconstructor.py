@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,11 +17,12 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.detect import Crop
-from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.foundation_view import FoundationViewer
 from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -33,20 +33,15 @@ from extreme3d_fast.mesh import (
     vertex_normals,
 )
 from extreme3d_fast.mesh_io import Mesh
-from extreme3d_fast.occlusion import (
-    FillMethod,
-    check_fill_method,
-    fill_bump,
-    find_holes,
-)
-from extreme3d_fast.pose import FACE_CENTER
-from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
+from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes
+from extreme3d_fast.rasterize import Raster, vertex_visibility
+from extreme3d_fast.references import Reference, ReferenceSet
 from extreme3d_fast.registration import Registration, register_dense
 from extreme3d_fast.shading import shape_from_shading
-from extreme3d_fast.smooth_depth import smooth_depth
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
+from extreme3d_fast.transfer import Borrowed, warp_by_similarity, warp_by_surface
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
@@ -71,7 +66,11 @@ _RINGS_INTO_OPENINGS = 5
 _OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
-_FACE_MM = 165.0  # hairline to chin
+# Holes smaller than this share of the face are closed smoothly: a reference would not show.
+_SMALL_HOLES = 0.01
+# A reference seen from further round, or less alike, is none.
+_MAX_POSE_DISTANCE = 20.0  # degrees
+_MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
 _FACE_SHOWN = 0.5
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
@@ -97,15 +96,17 @@ class Reconstructor:
         detail: source of the bump map; see `Detail`. The face mask is the network's in any case.
         bump_network: ONNX file of another bump-map network, such as converted weights of the
             paper's authors; see `BumpNetwork`. None is the built-in one.
-        occlusion: how occluded pixels are filled: "smooth" from around them, "none" not at all.
+        occlusion: how occluded pixels are filled: "reference" with detail of a similar face,
+            "smooth" from around them, "none" not at all.
+        references: file of another reference set, as `extreme3d references build` writes it. None
+            is the built-in one.
         symmetry: recover the hidden side from the visible one (section 4.3).
 
     Raises:
         ValueError: an option that does not exist, a number out of range.
         TypeError: an option of another type.
-        OcclusionUnavailable: a way of filling that this version does not have.
-        FileNotFoundError: there is no file `bump_network`.
-        InvalidModelFile: `bump_network` is damaged, or not such a network.
+        FileNotFoundError: there is no file `bump_network` or `references`.
+        InvalidModelFile: `bump_network` or `references` is damaged, or not such a file.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -124,12 +125,14 @@ class Reconstructor:
         crop_size: int = 500,
         detail: Detail = "network",
         bump_network: str | os.PathLike[str] | None = None,
-        occlusion: FillMethod = "smooth",
+        occlusion: FillMethod = "reference",
+        references: str | os.PathLike[str] | None = None,
         symmetry: bool = True,
     ) -> None:
         _check_option("device", device, ("cpu",))
         _check_option("foundation", foundation, ("auto", "networks", "landmarks"))
         _check_option("detail", detail, ("network", "shading", "none"))
+        _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("crop_size", crop_size, 64, 4096)
         if not isinstance(symmetry, bool):
@@ -138,24 +141,30 @@ class Reconstructor:
             raise TypeError(
                 f"head_model should be a HeadModel (HeadModel.load(path)), is {head_model!r}"
             )
-        if not isinstance(bump_network, (str, os.PathLike, type(None))):
-            raise TypeError(f"bump_network should be a path, is {bump_network!r}")
+        for name, path in (("bump_network", bump_network), ("references", references)):
+            if not isinstance(path, (str, os.PathLike, type(None))):
+                raise TypeError(f"{name} should be a path, is {path!r}")
+        if references is not None and occlusion != "reference":
+            raise ValueError(f"references are of no use with occlusion={occlusion!r}")
         self.device = device
         self.threads = threads
         self.crop_size = crop_size
         self.detail: Detail = detail
-        self.occlusion = check_fill_method(occlusion)
+        self.occlusion: FillMethod = occlusion
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
+        self._references: ReferenceSet | None = None
+        if occlusion == "reference":
+            self._references = ReferenceSet.load(references)
+            self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
-        self._faces_of_vertex = vertex_faces(model.faces, model.skin_vertex_count)
+        self._viewer = FoundationViewer(model, threads=threads)
         self._parts = _prepared_parts(model)
-        self._raster: Raster | None = None  # written again by each call: fresh pages cost time
         self._lock = threading.Lock()
 
     # === Reconstruction ===
@@ -250,52 +259,40 @@ class Reconstructor:
 
         # foundation (section 3): identity, expression, viewpoint
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
-        in_photo = _photo_in_crop(crop.crop_from_image, photo.shape, self.crop_size)
         warnings = list(foundation.warnings)
-        face_px = _face_size(foundation)
-        if face_px < _SMALL_FACE_PX:
-            warnings.append(f"the face is only {face_px:.0f} px large in the photo")
 
         # foundation mesh F (Eq. 1-2) and what each pixel sees of it
-        head = timed("head_model", model.vertices)(
-            foundation.identity, foundation.expression, threads=threads
-        )
-        foundation_in_head = head[skin]
-        normals = timed("normals", vertex_normals)(
-            foundation_in_head, faces, faces_of_vertex=self._faces_of_vertex, threads=threads
-        )
-        foundation_in_camera = transform_points(camera_from_head, foundation_in_head)
-        normals_in_camera = rotate_vectors(camera_from_head, normals)
-        self._raster = raster = timed("rasterize", rasterize)(
-            foundation_in_camera, faces, camera, threads=threads, out=self._raster
-        )
-        weight = timed("face_weight", interpolate)(
-            raster, model.face_weight, faces, threads=threads
-        )
-        depth = timed("smooth_depth", smooth_depth)(
-            raster, foundation_in_camera, normals_in_camera, faces, threads=threads
-        )
+        view = self._viewer.view(foundation, crop, photo.shape, timed)
+        head, raster, weight, depth = view.head, view.raster, view.weight, view.depth
+        foundation_in_head, foundation_in_camera = head[skin], view.in_camera
+        normals_in_camera, in_photo = view.normals_in_camera, view.in_photo
+        if view.face_px < _SMALL_FACE_PX:
+            warnings.append(f"the face is only {view.face_px:.0f} px large in the photo")
 
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
         bump, face_probability = timed("bump_network", self._bump_network.estimate)(
             crop.image, weight, depth, camera
         )
-        outside = float(weight[~in_photo].sum() / max(weight.sum(), 1.0))
-        if outside > _OUTSIDE_WARNING:
-            warnings.append(f"{outside:.0%} of the visible face lies outside the photo")
+        if view.outside > _OUTSIDE_WARNING:
+            warnings.append(f"{view.outside:.0%} of the visible face lies outside the photo")
         face_probability[~in_photo] = 0
         face_mask = face_probability > _FACE_SHOWN
         occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
-        if occlusion.fraction - outside > _OCCLUDED_WARNING:
-            warnings.append(f"{occlusion.fraction - outside:.0%} of the visible face is occluded")
+        hidden = occlusion.fraction - view.outside
+        if hidden > _OCCLUDED_WARNING:
+            warnings.append(f"{hidden:.0%} of the visible face is occluded")
         if self.detail == "shading":
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
             bump = timed("shading", shape_from_shading)(crop.image, weight, depth, camera, trusted)
+        reference = None
         if self.detail == "none":
             bump = np.zeros_like(depth)
-        else:
-            bump = timed("fill", fill_bump)(bump, ~occlusion.hole, weight > 0, self.occlusion)
+        elif occlusion.hole.any():
+            reference, borrowed = self._borrowed(
+                occlusion, crop.image, weight, foundation, raster, warnings, timed
+            )
+            bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
         filled = occlusion.hole | (~in_photo & (weight > 0))
         uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
 
@@ -412,9 +409,50 @@ class Reconstructor:
             bump=bump,
             face_mask=face_mask,
             face_probability=face_probability,
+            occlusion=occlusion,
+            reference=reference,
             photo=crop.image,
             parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
         )
+
+    def _borrowed(
+        self,
+        occlusion: Occlusion,
+        photo: npt.NDArray[np.uint8],
+        weight: Float32,
+        foundation: Foundation,
+        raster: Raster,
+        warnings: list[str],
+        timed: Callable[..., Any],
+    ) -> tuple[Reference | None, Borrowed | tuple[()]]:
+        """The most similar reference face, and its detail in this crop; nothing if none is."""
+        covered = weight[occlusion.hole].sum() / max(weight.sum(), 1.0)
+        if self._references is None or covered < _SMALL_HOLES:
+            return None, ()
+        camera, camera_from_head = foundation.camera, foundation.camera_from_head
+        landmarks = self.head_model.landmark_basis("68").positions(
+            foundation.identity, foundation.expression
+        )
+        landmarks68 = camera.project(transform_points(camera_from_head, landmarks))
+        features = timed("identity", self._identity_network.describe)(photo, landmarks68)
+        found = timed("search", self._references.search)(camera_from_head, features)
+        if found.pose_distance > _MAX_POSE_DISTANCE or found.similarity < _MIN_SIMILARITY:
+            warnings.append(
+                f"no reference face is similar enough to fill what is hidden (viewpoint "
+                f"{found.pose_distance:.0f} degrees off, similarity {found.similarity:.2f}): "
+                f"it is smooth"
+            )
+            return None, ()
+        face = self._references.face(found.index)
+        if self._references.head_model == self.head_model.fingerprint:
+            borrowed = timed("transfer", warp_by_surface)(
+                face, found.mirrored, self.head_model, raster, threads=self.threads
+            )
+        else:
+            borrowed = timed("transfer", warp_by_similarity)(
+                face, found.mirrored, landmarks68, self.crop_size
+            )
+        return found, borrowed
 
     def _part_meshes(
         self,
@@ -462,27 +500,6 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
-
-
-def _face_size(foundation: Foundation) -> float:
-    """Height of the face, hairline to chin, in px of the photo."""
-    scale = np.sqrt(np.linalg.det(foundation.crop_from_image[:2, :2]))
-    pose = foundation.camera_from_head
-    depth = pose[2, :3] @ FACE_CENTER + pose[2, 3]
-    return float(_FACE_MM * foundation.camera.fx / depth / scale)
-
-
-def _photo_in_crop(
-    crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
-) -> Bool:
-    """(S, S) pixels of the crop whose centres lie inside the photo; the others are padding."""
-    height, width = photo_shape[:2]
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    at = transform_pixels(crop_from_image, corners) - 0.5  # OpenCV counts from pixel centres
-    inside = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(inside, np.rint(16 * at).astype(np.int32), 1, shift=4)
-    # the outermost ring blends with the padding
-    return cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1).view(np.bool_)
 
 
 class _Part(NamedTuple):

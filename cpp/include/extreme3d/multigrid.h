@@ -15,13 +15,14 @@ struct SolveStats {
   float residual;  // relative to the right-hand side; NaN where that is not finite
 };
 
-// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
-// the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
-// A⁻¹ r.
+// Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|, or until the
+// preconditioner puts the error's energy norm, √(r · z), at `energy` before a last step; `b`
+// becomes the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive
+// approximation of A⁻¹ r.
 template <class Apply, class Precondition>
 SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondition,
                                std::vector<float>& b, float tolerance, int max_iterations,
-                               std::vector<float>& x) {
+                               std::vector<float>& x, double energy = 0.0) {
   const std::size_t n = b.size();
   x.assign(n, 0.f);
   std::vector<float> z(n, 0.f), p(n, 0.f), ap(n, 0.f);
@@ -42,6 +43,7 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
     for (std::size_t i = 0; i < n; ++i) x[i] += step * p[i];
     for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
     rr = dot_product(b, b);
+    if (rz <= energy * energy) break;
   }
   return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};
 }
@@ -75,9 +77,10 @@ class Multigrid {
   GridLevel& finest() { return levels_.front(); }
   void prepare();
 
-  // Solves for the right-hand side b (with the finest level's border; lost).
+  // Solves for the right-hand side b (with the finest level's border; lost), until `tolerance` or
+  // `energy` (see conjugate_gradients) is met.
   SolveStats solve(std::vector<float>& b, float tolerance, int max_iterations,
-                   std::vector<float>& x);
+                   std::vector<float>& x, double energy = 0.0);
 
  private:
   void v_cycle(std::size_t level);
