@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from convert_dlib import OPSET
 from descriptors import ranking
-from export_network import LICENCE, shrink_weights
+from export_network import LICENCE
+from onnx_export import OPSET, shrink_weights
 from relief_atlas import WIDTH, Atlas
 from store import is_held_out
 from torch import Tensor, nn
@@ -344,7 +344,7 @@ def export(unrolling: Unrolling, network: Recogniser, path: Path, samples: int) 
     for key, value in metadata.items():
         written.metadata_props.add(key=key, value=value)
     onnx.save(written, path)
-    shrink_weights(path, half=True)
+    shrink_weights(path, "float16")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {"bump": bump.numpy(), "points": points.numpy()})
     with torch.no_grad():
