@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
         "completion",
         "landmark_fit",
         "occlusion",
+        "references",
         "registration",
         "render",
         "shading",

@@ -558,7 +558,7 @@ def test_exported_file_is_what_the_package_loads_and_gives_the_same_numbers(sett
     exact = export_network.compare_maps(shipped, path, ["bump", "mask"])
     assert max(exact.values()) < 1e-4, exact
     size = path.stat().st_size
-    export_network.shrink_weights(path, smallest=256, half=True)
+    export_network.shrink_weights(path, "float16", smallest=256)
     rounded = export_network.compare_maps(shipped, path, ["bump", "mask"])
     assert max(rounded.values()) < 0.01, rounded  # float16 has 11 bits
     assert path.stat().st_size < size

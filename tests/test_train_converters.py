@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.session import Session
 
 torch = pytest.importorskip("torch")
@@ -106,9 +107,7 @@ def dlib_forward(layers: list[dict[str, np.ndarray]], last: np.ndarray, image: A
     return x.mean((2, 3)) @ torch.from_numpy(last)
 
 
-def test_dlib_weights_give_the_network_that_dlib_defines(
-    rng: np.random.Generator, tmp_path: Path
-) -> None:
+def test_dlib_weights_give_the_network_that_dlib_defines(rng: np.random.Generator) -> None:
     data, layers, last = dlib_file(rng)
     model = networks.FaceDescriptor().eval()
     convert_dlib.read(data, model)
@@ -117,12 +116,22 @@ def test_dlib_weights_give_the_network_that_dlib_defines(
     with torch.no_grad():
         want = dlib_forward(layers, last, nchw).numpy()
         np.testing.assert_allclose(model(nchw).numpy(), want, atol=1e-4 * np.abs(want).max())
-    path = tmp_path / "dlib.onnx"
-    convert_dlib.export(model, path, 150, ["descriptor"], convert_dlib.METADATA)
-    session = Session(path, threads=1)
-    session.expect(inputs={"image": (None, 150, 150, 3)}, outputs={"descriptor": (None, 128)})
-    got = session.run({"image": images})["descriptor"]
+
+
+def test_identity_file_is_what_the_package_loads_and_gives_the_same_numbers(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    model = networks.FaceDescriptor().eval()
+    convert_dlib.read(dlib_file(rng)[0], model)
+    path = convert_dlib.write(model, tmp_path)
+    chips = rng.integers(0, 256, (2, 150, 150, 3)).astype(np.float32)
+    images = (chips - np.array(networks.DLIB_MEAN, np.float32)) / networks.DLIB_STD
+    with torch.no_grad():
+        want = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    got = Session(path, threads=1).run({"image": chips})["descriptor"]
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    assert path.stat().st_size < 11.5e6
+    assert IdentityNetwork(path).size == 150
 
 
 def test_dlib_weights_are_loaded_again_without_the_last_stage(

@@ -1,4 +1,4 @@
-"""train's descriptors: faces are laid onto dlib's template, and distances are ranked right."""
+"""train's descriptors: distances are ranked right."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 descriptors = importlib.import_module("descriptors")
-
-
-def test_chip_undoes_a_similarity_of_the_template(rng: np.random.Generator) -> None:
-    image_from_chip = np.array([[0.8, -0.6, 40.0], [0.6, 0.8, 7.0], [0, 0, 1]]) * [[3], [3], [1]]
-    template = (np.stack([descriptors.CHIP_X, descriptors.CHIP_Y], 1) + 0.25) / 1.5 * 150
-    points = rng.uniform(0, 100, (68, 2))  # jaw, brows and lower lip are not used
-    points[descriptors.CHIP_POINTS] = template @ image_from_chip[:2, :2].T + image_from_chip[:2, 2]
-    chip = descriptors.chip_from_image(points, 150)
-    np.testing.assert_allclose(chip @ image_from_chip, np.eye(3), atol=1e-9)
 
 
 def test_ranking_counts_pairs_in_order_and_half_of_the_ties() -> None:

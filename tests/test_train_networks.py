@@ -252,14 +252,17 @@ def linear_file(path: Path, weights: np.ndarray) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def test_rounded_weights_are_off_by_half_a_step_of_their_output_at_most(tmp_path, rng):
+@pytest.mark.parametrize(("stored", "steps"), [("int8", 127), ("int16", 32767)])
+def test_rounded_weights_are_off_by_half_a_step_of_their_output_at_most(
+    stored, steps, tmp_path, rng
+):
     weights = (rng.normal(size=(64, 50)) * np.geomspace(1e-3, 1e3, 50)).astype(np.float32)
     path = tmp_path / "linear.onnx"
     linear_file(path, weights)
-    export_network.shrink_weights(path)
+    export_network.shrink_weights(path, stored)
     session = export_network.onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (got,) = session.run(None, {"x": np.eye(64, dtype=np.float32)})
-    step = np.abs(weights).max(0) / 127
+    step = np.abs(weights).max(0) / steps
     assert (np.abs(got - weights) <= 0.501 * step).all()
     assert (np.abs(got - weights).max(0) > 0.1 * step).all()  # it did round
 
