@@ -40,6 +40,7 @@ from extreme3d_fast.mesh import (
 )
 from extreme3d_fast.occlusion import _disc
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize
+from extreme3d_fast.reference_builder import sharpness
 from extreme3d_fast.smooth_depth import smooth_depth
 
 Float = npt.NDArray[np.floating[Any]]
@@ -340,18 +341,6 @@ def worn_mask(view: View) -> UInt8 | None:
     return mask
 
 
-def sharpness(view: View, mask: UInt8) -> float:
-    """Contrast of skin at its finest: spread of a Laplacian of Gaussian over brightness."""
-    inner = (view.weight > 0.9) & (mask != 0)
-    inner = cv2.erode(inner.astype(np.uint8), _disc(3)) > 0
-    if inner.sum() < 1000:
-        return 0.0
-    grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    fine = cv2.Laplacian(cv2.GaussianBlur(grey, (0, 0), 1.0), cv2.CV_32F)[inner]
-    low, high = np.percentile(fine, [10, 90])  # not lashes and nostrils
-    return float((high - low) / 2.56 / max(float(np.median(grey[inner])), 20.0))
-
-
 # === Sets ===
 
 
@@ -420,7 +409,7 @@ def write_set(viewer: Viewer, data: Path, out: Path, name: str, limit: int) -> N
         if folder == "celebamask" and np.mean(mask[view.weight > 0.5] == 0) > 0.75:
             tally[f"{folder}: foundation off the face"] += 1
             continue
-        sharp = sharpness(view, mask)
+        sharp = sharpness(view.image, view.weight, mask)
         normals = np.stack(_shading.foundation_normals(view.depth, view.mm_per_pixel), -1)
         origin = window_origin(view.weight)
         writer.write(

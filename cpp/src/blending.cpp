@@ -178,6 +178,9 @@ class Blender {
         b[i] += kFreePull * (target(run.y * out_.width + x) - c.base);
       }
     }
+    for (int y = std::max(box.y0 - 1, 0); y < std::min(box.y1 + 1, out_.height); ++y)
+      for (int x = std::max(box.x0 - 1, 0); x < std::min(box.x1 + 1, out_.width); ++x)
+        g.held[g.at(x - box.x0, y - box.y0)] = m_.region(x, y) && m_.known(x, y);
     solver.prepare();
     const SolveStats stats =
         solver.solve(b, 0.f, kMaxIterations, solved, static_cast<double>(tolerance_) * range_);

@@ -13,7 +13,7 @@ from ._arrays import Float32, float_array
 from .head_model import HeadModel
 from .mesh import rotate_vectors, transform_points, vertex_normals
 from .rasterize import Raster, interpolate, rasterize, vertex_visibility
-from .references import CROP_SIZE, ReferenceFace
+from .references import ReferenceFace
 
 __all__ = ["Borrowed", "warp_by_similarity", "warp_by_surface"]
 
@@ -70,8 +70,8 @@ def warp_by_surface(
     head = model.vertices(reference.identity, reference.expression, threads=threads)[skin]
     normals = vertex_normals(head, model.faces, threads=threads)
     in_camera = transform_points(reference.camera_from_head, head)
-    scale = _VISIBILITY_SIZE / CROP_SIZE
     camera = reference.camera
+    scale = _VISIBILITY_SIZE / camera.width
     small = replace(
         camera,
         fx=camera.fx * scale,
@@ -127,8 +127,8 @@ def warp_by_similarity(
     source = reference.landmarks68.astype(np.float64)
     own_from_crop = np.eye(3)
     if mirrored:
-        own_from_crop[0] = -1, 0, CROP_SIZE
-        source = (source * [-1, 1] + [CROP_SIZE, 0])[_MIRROR68]
+        own_from_crop[0] = -1, 0, reference.camera.width
+        source = (source * [-1, 1] + [reference.camera.width, 0])[_MIRROR68]
     crop_from_reference = _similarity(source[_INNER68], target) @ own_from_crop
     # OpenCV puts pixel centres at whole numbers
     index = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <vector>
 
@@ -48,6 +49,12 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
   return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};
 }
 
+// A cell beyond a free border. Interpolation finds there the mean of the unknown cells next to it.
+struct Ghost {
+  int cx, cy;
+  int n, sources[4];
+};
+
 // One grid of a hierarchy: cells row-major with a border of one empty cell, even width and height
 // so that each 2 × 2 block is a cell of the next grid. Row i of the matrix is
 //   (mass + fixed) x_i + Σ edge (x_i - x_j)
@@ -55,10 +62,13 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
 // are not unknown themselves and stay 0 through every sweep.
 struct GridLevel {
   int width, height, stride;
+  int blocks_x, blocks_y;           // of the finer grid: width and height before rounding
   std::vector<float> right, below;  // weight of the edge to the next cell in x, in y
   std::vector<float> mass, fixed;
   std::vector<float> anchor, inverse_diagonal;  // mass + fixed; set by Multigrid::prepare
   std::vector<float> x, b, scratch;
+  std::vector<std::uint8_t> held;  // cells that are known, border included; others are free
+  std::vector<Ghost> ghosts;       // of coarse grids
 
   GridLevel(int w, int h);
   int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
