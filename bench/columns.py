@@ -7,6 +7,7 @@ pixels, and a camera whose axes are the photo's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,15 @@ class Answer:
 class Column:
     """One way of estimating foundations; keeps its networks loaded."""
 
-    def __init__(self, title: str, foundation: str, threads: int) -> None:
+    def __init__(
+        self, title: str, foundation: str, threads: int, references: Path | None = None
+    ) -> None:
         from extreme3d_fast import Reconstructor
 
         self.title, self.foundation = title, foundation
-        self.reconstructor = Reconstructor(foundation=foundation, threads=threads)
+        self.reconstructor = Reconstructor(
+            foundation=foundation, threads=threads, references=references
+        )
         self.model = self.reconstructor.head_model
 
     def __call__(self, image: np.ndarray) -> Answer | None:
@@ -51,12 +56,14 @@ class Column:
             return None
 
 
-def load_columns(threads: int) -> tuple[dict[str, Column], dict[str, str]]:
+def load_columns(
+    threads: int, references: Path | None = None
+) -> tuple[dict[str, Column], dict[str, str]]:
     """The columns, and why those that are missing could not be had."""
     columns, missing = {}, {}
     for title, foundation in COLUMNS.items():
         try:
-            columns[title] = Column(title, foundation, threads)
+            columns[title] = Column(title, foundation, threads, references)
         except (FileNotFoundError, ValueError) as error:
             missing[title] = str(error)
     return columns, missing

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
     if options.pairs and not options.lfw:
         raise SystemExit("--pairs needs --lfw, the folder of its photos")
-    columns, missing = load_columns(options.threads)
+    columns, missing = load_columns(options.threads, options.references)
     if not columns:
         raise SystemExit("; ".join(f"{title}: {why}" for title, why in missing.items()))
     context = Context(
