@@ -75,6 +75,8 @@ class BumpNetwork:
         self._session = Session(source, threads=threads)
         #: Channels that the network sees: 3 is RGB, 5 is RGB and normals.
         self.channels = self._integer("channels", None)
+        #: Name and version, as its file says.
+        self.name = "{name} {version}".format(**self._session.metadata)
         #: Windows are multiples of this, px.
         self.stride = self._integer("stride", _STRIDE)
         self._check_preparation()

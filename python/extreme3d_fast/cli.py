@@ -1,8 +1,10 @@
-"""The command `extreme3d`: reconstruct photos, show what is installed, run the demo."""
+"""The command `extreme3d`: reconstruct photos, build reference sets, show what is installed."""
 
 from __future__ import annotations
 
 import argparse
+import collections
+import itertools
 import os
 import platform
 import sys
@@ -23,6 +25,13 @@ ALL_DONE, SOME_FAILED, WRONG_USE = 0, 1, 2
 
 _EPILOG = """exit status: 0 every photo gave a face; 1 at least one did not, the others are
 written; 2 wrong use, or nothing could be tried at all."""
+
+_BUILD_EPILOG = """Photos are taken by measures alone: one clear, sharp, large, uncovered face. What
+is kept of each is its relief, viewpoint, shape and identity feature; no picture and no name.
+Identity features tell people apart: treat the file as data about them. It is written whole at the
+end.
+
+exit status: 0 a set was written; 1 a photo could not be read, or none will do; 2 wrong use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(reconstruct)
     reconstruct.set_defaults(run=_reconstruct)
 
+    _add_references(commands)
+
     info = commands.add_parser("info", help="versions, devices and model files")
     info.set_defaults(run=_info)
 
@@ -87,6 +98,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(demo)
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_references(commands: Any) -> None:
+    references = commands.add_parser("references", help="faces that lend relief to covered ones")
+    actions = references.add_subparsers(metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build",
+        help="photos to a reference set",
+        epilog=_BUILD_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="image files, or folders with such at any depth"
+    )
+    build.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the .npz file to write"
+    )
+    build.add_argument(
+        "--max", type=_count, metavar="N", help="stop when N photos are taken (default: try all)"
+    )
+    build.add_argument("--source", default="", help="where the photos come from, kept in the file")
+    build.add_argument("--licence", default="", help="terms of the set, kept in the file")
+    _add_bump_network(build)
+    _add_threads(build)
+    build.set_defaults(run=_build_references)
+    about = actions.add_parser("info", help="what a reference set holds")
+    about.add_argument("file", nargs="?", metavar="FILE", help="default: the built-in set")
+    about.set_defaults(run=_references_info)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -103,12 +142,20 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         default="network",
         help="what the fine relief comes from (default: network; shading needs no training)",
     )
+    _add_bump_network(parser)
+    _add_threads(parser)
+
+
+def _add_bump_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bump-network",
         type=Path,
         metavar="FILE",
         help="ONNX file of another bump-map network (default: the built-in one)",
     )
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--occlusion",
         choices=("reference", "smooth", "none"),
@@ -140,6 +187,12 @@ def _positive(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"should be a number above 0, is {text}")
+    return int(text)
+
+
 def make_reconstructor(options: argparse.Namespace) -> Any:
     """Import late: `extreme3d --help` stays fast, and tests put a stand-in here."""
     from extreme3d_fast.reconstructor import Reconstructor
@@ -153,6 +206,13 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
         references=options.references,
         threads=options.threads,
     )
+
+
+def make_reference_builder(options: argparse.Namespace) -> Any:
+    """Import late, as above."""
+    from extreme3d_fast.reference_builder import ReferenceBuilder
+
+    return ReferenceBuilder(bump_network=options.bump_network, threads=options.threads)
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
@@ -195,6 +255,83 @@ def _reconstruct(options: argparse.Namespace) -> int:
     if failed:
         print(f"extreme3d: {failed} of {len(options.photos)} photos failed", file=sys.stderr)
     return SOME_FAILED if failed else ALL_DONE
+
+
+def _build_references(options: argparse.Namespace) -> int:
+    from extreme3d_fast.reference_builder import image_files
+    from extreme3d_fast.references import ReferenceWriter
+
+    photos = list(image_files(options.photos))
+    if not photos:
+        return _refuse(ValueError("no image files in " + ", ".join(options.photos)))
+    refusals: collections.Counter[str] = collections.Counter()
+    failed = tried = taken = 0
+    try:
+        builder = make_reference_builder(options)
+        writer = ReferenceWriter(
+            options.output, **builder.metadata, source=options.source, licence=options.licence
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        return _refuse(error)
+    try:
+        with writer:
+            progress = Progress(len(photos), sys.stderr)
+            for photo in photos:
+                tried += 1
+                try:
+                    candidate = builder.examine(photo)
+                except Exception as error:  # whatever one photo does, the others are tried
+                    failed += 1
+                    progress.say(f"{photo}: {str(error) or type(error).__name__}")
+                else:
+                    if candidate.refusal:
+                        refusals[candidate.refusal] += 1
+                    else:
+                        taken = writer.add(candidate.face, candidate.descriptor) + 1
+                progress.step()
+                if taken == options.max:
+                    break
+            progress.close()
+            if not taken:
+                raise _NothingToWrite
+    except _NothingToWrite:
+        print("extreme3d: no photo will do, nothing is written", file=sys.stderr)
+    except OSError as error:
+        return _refuse(error)
+    else:
+        megabytes = options.output.stat().st_size / 1e6
+        print(f"{options.output}: {taken} faces of {tried} photos, {megabytes:.2f} MB")
+    for reason, count in refusals.most_common():
+        print(f"  {count:6d} refused: {reason}")
+    if failed:
+        print(f"extreme3d: {failed} of {tried} photos failed", file=sys.stderr)
+    return SOME_FAILED if failed or not taken else ALL_DONE
+
+
+class _NothingToWrite(Exception):
+    """No photo was taken."""
+
+
+def _references_info(options: argparse.Namespace) -> int:
+    from extreme3d_fast.head_model import HeadModel
+    from extreme3d_fast.references import ReferenceSet
+
+    try:
+        references = ReferenceSet.load(options.file)
+    except (OSError, Extreme3DError) as error:
+        return _refuse(error)
+    size = references.path.stat().st_size
+    print(f"{references.path}: {len(references)} faces, {size / 1e6:.2f} MB")
+    yaw, pitch = abs(references.yaw_pitch).T
+    edges = (0, 15, 30, 45, 60, 91)
+    for low, high in itertools.pairwise(edges):
+        print(f"  {((yaw >= low) & (yaw < high)).sum():6d} turned {low} to {min(high, 90)} degrees")
+    print(f"  {(pitch >= 15).sum():6d} looking up or down by 15 degrees or more")
+    for name in ("bump_network", "source", "licence"):
+        print(f"{name.replace('_', ' ')}: {references.metadata[name] or 'not stated'}")
+    if references.head_model != HeadModel.load().fingerprint:
+        print("made with another head model than the built-in one")
+    return ALL_DONE
 
 
 def _refuse(error: Exception) -> int:

@@ -128,6 +128,14 @@ class ReferenceBuilder:
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._identity_network = IdentityNetwork(identity_network, threads=threads)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a set has to tell of how it was made, for `ReferenceWriter`."""
+        return {
+            "head_model": self.head_model.fingerprint,
+            "bump_network": self._bump_network.name,
+        }
+
     def examine(self, image: ImageSource) -> Candidate:
         """The main face of a photo, measured, and as a reference if it will do.
 

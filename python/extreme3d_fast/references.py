@@ -148,6 +148,14 @@ class ReferenceSet:
         """Fingerprint of the head model that `identity` and `expression` speak of."""
         return self.metadata["head_model"]
 
+    @property
+    def yaw_pitch(self) -> Float64:
+        """(N, 2) degrees; signs as in `camera.angles_from_rotation`."""
+        w, x, y, z = self.viewpoints.astype(np.float64).T
+        yaw = np.arcsin(np.clip(2 * (x * z - w * y), -1, 1))
+        pitch = np.arctan2(2 * (y * z + w * x), 2 * (x * x + y * y) - 1)
+        return np.asarray(np.degrees(np.stack([yaw, pitch], 1)))
+
     def search(
         self, camera_from_head: npt.ArrayLike, descriptor: npt.ArrayLike, *, k: int = 100
     ) -> Reference:
@@ -229,10 +237,26 @@ class ReferenceSet:
             InvalidModelFile: a face is damaged.
         """
         with ReferenceWriter(path, **self.metadata) as writer:
-            for i in map(self._checked, indices):
-                row = np.array(self._faces[i])
-                blob = bytes(self._blob(row))
-                writer._append(self.viewpoints[i], self.descriptors[i], row, blob)
+            for i in indices:
+                self.copy(i, writer)
+
+    def copy(self, index: int, writer: ReferenceWriter) -> int:
+        """Adds a face to a file that is being written, as it is stored here.
+
+        Returns:
+            Its index there.
+
+        Raises:
+            IndexError: no such face.
+            ValueError: the other set speaks of another head model.
+            InvalidModelFile: the face is damaged.
+        """
+        if writer.head_model != self.head_model:
+            raise ValueError(f"{writer.path} speaks of another head model than {self.path}")
+        index = self._checked(index)
+        row = np.array(self._faces[index])
+        blob = bytes(self._blob(row))
+        return writer._append(self.viewpoints[index], self.descriptors[index], row, blob)
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -400,6 +424,8 @@ class ReferenceWriter:
             "source": source,
             "licence": licence,
         }
+        #: Of the model that identity and expression speak of.
+        self.head_model = head_model
         self._text = json.dumps(self._metadata).encode()
         if len(self._text) > _MAX_METADATA:
             raise ValueError(f"metadata should have at most {_MAX_METADATA} bytes")
