@@ -35,6 +35,7 @@ CONDITIONS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "clean, filled, reference": (("reference", "clean"), ("reference", "clean")),
 }
 RESAMPLES = 500
+_WIDTH = 25  # of a printed column
 MEASURES = ("accuracy", "auc", "auc_other_video")
 
 
@@ -115,9 +116,9 @@ def measure(context: Context) -> dict[str, Any]:
             "different": int((~pairs.same).sum()),
         },
         "not_found": {
-            f"{fill}, {photos}": sum(row is None for row in rows)
+            f"{condition}, {fill}": sum(row is None for row in rows)
             for fill, found in identities.items()
-            for photos, rows in found.items()
+            for condition, rows in found.items()
         },
         **of_identities(identities, pairs, context.seed),
     }
@@ -215,7 +216,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         f"YouTube Faces: {report['photos']} photos of {report['persons']} held-out persons, "
         f"{pairs['same']} same ({pairs['same_other_video']} of other videos) and "
         f"{pairs['different']} different pairs; 95 % intervals over persons",
-        f"{'':<26}{'accuracy, %':>22}{'AUC':>22}{'AUC, other video':>22}",
+        f"{'':<26}{'accuracy, %':>{_WIDTH}}{'AUC':>{_WIDTH}}{'AUC, other video':>{_WIDTH}}",
     ]
     for title, found in report["conditions"].items():
         cells = "".join(
@@ -226,7 +227,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     out.append("share of the drop that filling recovers, %")
     for title, found in report["recovered"].items():
         out.append(f"{title:<26}{''.join(_cell(found.get(n), 100, 0) for n in MEASURES)}")
-    out.append(f"{'  target, reference':<26}{100 * TARGET:>22.0f}")
+    out.append(f"{'  target, reference':<26}{100 * TARGET:>{_WIDTH}.0f}")
     lost = ", ".join(f"{title} {n}" for title, n in report["not_found"].items() if n)
     out.append(
         "accuracy is balanced, at its best threshold; photos not found are like none (0): "
@@ -236,14 +237,14 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         part = report["lfw"]
         out.append(f"LFW layout: {part['photos']} photos, {part['folds']} folds, accuracy in %")
         for fill, column in part["columns"].items():
-            for photos, c in column.items():
+            for condition, c in column.items():
                 value = c["accuracy"]
-                out.append(f"{f'{photos}, {fill}':<26}{value['mean']:.2f} +- {value['std']:.2f}")
+                out.append(f"{f'{condition}, {fill}':<26}{value['mean']:.2f} +- {value['std']:.2f}")
     return out
 
 
 def _cell(found: Mapping[str, float] | None, scale: float, digits: int) -> str:
     if found is None:
-        return f"{'-':>22}"
+        return f"{'-':>{_WIDTH}}"
     v, low, high = (f"{scale * found[k]:.{digits}f}" for k in ("value", "low", "high"))
-    return f"{f'{v} ({low} to {high})':>22}"
+    return f"{f'{v} ({low} to {high})':>{_WIDTH}}"
