@@ -17,6 +17,7 @@ from bench.columns import load_columns
 from bench.tables import (
     Context,
     authors,
+    bump_verification,
     holes,
     mask,
     occlusion,
@@ -44,6 +45,7 @@ TABLES = {
         authors,
         mask,
         holes,
+        bump_verification,
         timing,
     )
 }
@@ -70,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lfw", type=Path, metavar="DIR", help="NAME/NAME_0001.jpg, ...")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="default: pairs.txt of --lfw")
+    parser.add_argument(
+        "--recogniser",
+        type=Path,
+        metavar="FILE",
+        help="network of train/train_recognition.py, for bump_verification",
+    )
     parser.add_argument(
         "--references", type=Path, metavar="FILE", help="reference set; default: the built-in one"
     )
@@ -98,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
         synthetic=options.synthetic,
         lfw=options.lfw,
         pairs=options.pairs,
+        recogniser=options.recogniser,
         references=options.references,
     )
     report: dict[str, Any] = {

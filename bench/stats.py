@@ -62,6 +62,27 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
     return float(thresholds[i]), float(accuracy[i])
 
 
+def weighted_separation(
+    ranked: np.ndarray, same: np.ndarray, weight: np.ndarray
+) -> tuple[float, float]:
+    """AUC and the highest balanced accuracy of weighted pairs; NaN where one kind has none.
+
+    Args:
+        ranked: (n,) scores, descending.
+        same: (n,) bool.
+        weight: (n,) how often each pair counts.
+    """
+    last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1]  # of each run of equal scores
+    weight = np.asarray(weight, np.float64)
+    hits = np.r_[0.0, np.cumsum(np.where(same, weight, 0))[last]]
+    alarms = np.r_[0.0, np.cumsum(np.where(same, 0, weight))[last]]
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return float("nan"), float("nan")
+    tpr, fpr = hits / hits[-1], alarms / alarms[-1]
+    area = float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+    return area, float((tpr - fpr).max() / 2 + 0.5)
+
+
 def accuracy_at(threshold: float, scores: np.ndarray, same: np.ndarray) -> float:
     """Balanced accuracy of calling scores >= threshold "same"."""
     said = np.asarray(scores) >= threshold

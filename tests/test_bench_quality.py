@@ -16,7 +16,7 @@ import pytest
 import trimesh
 
 from bench import columns, machine, pasting, photos, quality, stats, surface
-from bench.tables import occlusion, pose, timing, verification
+from bench.tables import bump_verification, occlusion, pose, timing, verification
 from extreme3d_fast import Reconstructor
 from extreme3d_fast.camera import Camera, angles_from_rotation, rotation_from_angles
 from extreme3d_fast.head_model import HeadModel
@@ -63,6 +63,23 @@ def test_separable_scores_have_no_errors() -> None:
     assert stats.auc(s, same) == 1
     assert stats.equal_error_rate(s, same) == 0
     assert stats.best_threshold(s, same) == (0.8, 1.0)
+
+
+def test_weighted_separation_is_that_of_repeated_pairs(
+    scores: tuple[np.ndarray, np.ndarray], rng: Rng
+) -> None:
+    s, same = scores
+    order = np.argsort(-s)
+    weight = rng.integers(0, 4, len(s))
+    area, accuracy = stats.weighted_separation(s[order], same[order], weight)
+    s, same = s[order].repeat(weight), same[order].repeat(weight)
+    assert area == pytest.approx(stats.auc(s, same))
+    assert accuracy == pytest.approx(stats.best_threshold(s, same)[1])
+
+
+def test_separation_without_same_pairs_is_unknown() -> None:
+    found = stats.weighted_separation(np.array([2.0, 1.0]), np.array([True, False]), np.eye(2)[1])
+    assert np.isnan(found).all()
 
 
 def test_constant_scores_tell_nothing() -> None:
@@ -446,6 +463,88 @@ def test_pairs_of_another_number_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("10\t300\nA\t1\t2\n")
     with pytest.raises(SystemExit, match="6000 pairs"):
         verification.read_pairs(tmp_path / "p.txt")
+
+
+# === Verification on bump maps ===
+
+
+@pytest.fixture
+def pairs() -> verification.Pairs:
+    """Twelve persons, two videos each, two frames of each."""
+    found = [
+        photos.Photo(
+            f"youtube_faces/P{p:02d}_{v}{f}.jpg",
+            Path(f"P{p:02d}_{v}{f}.jpg"),
+            np.zeros((1, 2)),
+            np.eye(3),
+            np.eye(3),
+        )
+        for p in range(12)
+        for v in range(2)
+        for f in range(2)
+    ]
+    return verification.all_pairs(found)
+
+
+def test_pairs_know_persons_and_videos(pairs: verification.Pairs) -> None:
+    assert len(pairs.first) == 48 * 47 / 2
+    assert pairs.same.sum() == 12 * 6
+    assert (pairs.same & pairs.other_video).sum() == 12 * 4
+
+
+def test_filling_recovers_all_where_maps_are_restored_and_nothing_where_they_are_not(
+    pairs: verification.Pairs, rng: Rng
+) -> None:
+    own = rng.normal(size=(12, 30)).repeat(4, axis=0)
+    clean = list(own + 0.8 * rng.normal(size=own.shape))
+    occluded = list(own + 2.0 * rng.normal(size=own.shape))
+    identities = {
+        "none": {"clean": clean, "hands": occluded},
+        "smooth": {"clean": clean, "hands": occluded},
+        "reference": {"clean": clean, "hands": clean},
+    }
+    report = bump_verification.of_identities(identities, pairs, 0)
+    for measure in bump_verification.MEASURES:
+        values = {k: c[measure]["value"] for k, c in report["conditions"].items()}
+        assert values["clean"] > values["one occluded"] > values["both occluded"] > 0.5
+        assert values["clean, filled, smooth"] == values["clean"]
+        for number in ("one", "both"):
+            recovered = report["recovered"]
+            whole, nothing = (recovered[f"{number} filled, {k}"] for k in ("reference", "smooth"))
+            assert set(whole[measure].values()) == {1.0}  # in every resample
+            assert set(nothing[measure].values()) == {0.0}
+
+
+def test_interval_holds_the_value(pairs: verification.Pairs, rng: Rng) -> None:
+    own = rng.normal(size=(12, 30)).repeat(4, axis=0)
+    seen = list(own + 1.5 * rng.normal(size=own.shape))
+    report = bump_verification.of_identities({"none": {"clean": seen, "hands": seen}}, pairs, 0)
+    found = report["conditions"]["clean"]["auc"]
+    assert found["low"] < found["value"] < found["high"]
+    assert report["recovered"] == {}  # no way of filling
+
+
+def test_recogniser_gets_the_bump_map_and_the_head_in_its_crop() -> None:
+    class Echo:
+        def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            assert {v.dtype for v in feeds.values()} == {np.dtype(np.float32)}
+            assert feeds["bump"].shape == (1, 500, 500)
+            return {"descriptor": feeds["points"][0, :1]}
+
+    face = SimpleNamespace(
+        bump=np.zeros((500, 500), np.float32),
+        foundation=np.array([[0, 10, 0], [5, 5, 5]], np.float32),
+        camera=Camera(1000, 1000, 250, 240, 500, 500),
+        camera_from_head=np.array(
+            [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 1000], [0, 0, 0, 1]], np.float32
+        ),
+    )
+    np.testing.assert_allclose(bump_verification.describe(Echo(), face), [250, 230])
+
+
+def test_recognition_of_bump_maps_says_what_it_needs() -> None:
+    report = bump_verification.measure(SimpleNamespace(recogniser=None))  # type: ignore[arg-type]
+    assert "--recogniser" in bump_verification.lines(report)[0]
 
 
 # === Data and command ===

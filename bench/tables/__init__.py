@@ -27,6 +27,7 @@ class Context:
     synthetic: Path | None = None
     lfw: Path | None = None
     pairs: Path | None = None
+    recogniser: Path | None = None
     references: Path | None = None  # None: the built-in set
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from bench.columns import Column
 from bench.pasting import Occluders
-from bench.photos import held_out_photos, read_rgb
+from bench.photos import Photo, held_out_photos, read_rgb
 from bench.stats import accuracy_at, auc, best_threshold, equal_error_rate
 from bench.tables import Context
 
@@ -35,32 +36,11 @@ def measure(context: Context) -> dict[str, Any]:
 
 def youtube(context: Context, occluders: Occluders) -> dict[str, Any]:
     """All pairs of photos of held-out persons."""
-    photos = held_out_photos(context.data, ("youtube_faces",))
-    if context.quick:
-        persons = sorted({p.person for p in photos})[:2]
-        photos = [p for p in photos if p.person in persons][:12:3]
-    first, second = np.triu_indices(len(photos), 1)
-    person = np.array([p.person for p in photos])
-    same = person[first] == person[second]
-    # names end in the video and the frame in it
-    video = np.array([p.path.stem[:-1] for p in photos])
-    other_video = video[first] != video[second]
-    identities: dict[str, dict[str, list[np.ndarray | None]]] = {
-        title: {"clean": [], "hands": []} for title in context.columns
-    }
-    for photo in photos:
-        image = photo.read()
-        rng = np.random.default_rng([context.seed, photo.key])
-        low, high = photo.points.min(0), photo.points.max(0)
-        center = low + rng.uniform(0.2, 0.8, 2) * (high - low)
-        pictures = {
-            "clean": image,
-            "hands": occluders.paste_hand(image, center, HAND * max(image.shape[:2]), rng),
-        }
-        for title, column in context.columns.items():
-            for condition, picture in pictures.items():
-                answer = column(picture)
-                identities[title][condition].append(None if answer is None else answer.identity)
+    photos = youtube_photos(context)
+    pairs = all_pairs(photos)
+    first, second, same = pairs.first, pairs.second, pairs.same
+    other_video = pairs.other_video
+    identities = clean_and_hands(context.columns, photos, occluders, context.seed)
     columns: dict[str, Any] = {}
     for title, conditions in identities.items():
         columns[title] = {}
@@ -75,10 +55,64 @@ def youtube(context: Context, occluders: Occluders) -> dict[str, Any]:
             }
     return {
         "photos": len(photos),
-        "persons": len(set(person)),
+        "persons": len(set(pairs.person)),
         "pairs": {"same": int(same.sum()), "different": int((~same).sum())},
         "columns": columns,
     }
+
+
+def youtube_photos(context: Context) -> list[Photo]:
+    photos = held_out_photos(context.data, ("youtube_faces",))
+    if context.quick:
+        persons = sorted({p.person for p in photos})[:2]
+        photos = [p for p in photos if p.person in persons][:12:3]
+    return photos
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of photos, as rows of the two, and what is known of them."""
+
+    person: np.ndarray  # of each photo
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray  # of each pair: the same person
+    other_video: np.ndarray
+
+
+def all_pairs(photos: Sequence[Photo]) -> Pairs:
+    first, second = np.triu_indices(len(photos), 1)
+    person = np.array([p.person for p in photos])
+    # names end in the video and the frame in it
+    video = np.array([p.path.stem[:-1] for p in photos])
+    same, other_video = person[first] == person[second], video[first] != video[second]
+    return Pairs(person, first, second, same, other_video)
+
+
+def clean_and_hands(
+    columns: Mapping[str, Column | Callable[[np.ndarray], Any]],
+    photos: Sequence[Photo],
+    occluders: Occluders,
+    seed: int,
+) -> dict[str, dict[str, list[np.ndarray | None]]]:
+    """Identity that each column sees in the photos, "clean" and with "hands" on the face."""
+    identities: dict[str, dict[str, list[np.ndarray | None]]] = {
+        title: {"clean": [], "hands": []} for title in columns
+    }
+    for photo in photos:
+        image = photo.read()
+        rng = np.random.default_rng([seed, photo.key])
+        low, high = photo.points.min(0), photo.points.max(0)
+        center = low + rng.uniform(0.2, 0.8, 2) * (high - low)
+        pictures = {
+            "clean": image,
+            "hands": occluders.paste_hand(image, center, HAND * max(image.shape[:2]), rng),
+        }
+        for title, column in columns.items():
+            for condition, picture in pictures.items():
+                answer = column(picture)
+                identities[title][condition].append(None if answer is None else answer.identity)
+    return identities
 
 
 def similarities(
