@@ -290,7 +290,8 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         "RMS error in mm and correlation, of waves of "
         f"{FINE[0]:.0f}-{FINE[1]:.0f} mm, of up to {WHOLE[1]:.0f} mm, with the bump of the "
         "uncovered photo; strength: RMS of fine waves, of the truth's; seam: RMS change of slope "
-        "from pixel to pixel at the border of holes more than the truth's; mean (95 % interval) median over photos",
+        "from pixel to pixel at the border of holes more than the truth's; mean "
+        "(95 % interval) median over photos",
         "median (quartiles): "
         + "; ".join(f"{text} {_spread(report['about'][key])}" for key, text in ABOUT.items()),
         f"{'':<14}{'':<24}{'n':>4}{'RMS, mm':>26}{'- smooth':>24}"
