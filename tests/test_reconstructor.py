@@ -331,7 +331,7 @@ def test_covered_skin_is_filled_and_not_painted(reconstructor, portrait):
     # nothing of the bar's black on the skin that it covers
     assert np.median(face.colors[filled].max(axis=1)) > 90
     assert not face.face_mask[filled_pixels(face)].all()
-    assert 0.1 < face.occlusion.fraction < 0.5
+    assert 0.2 < face.occlusion.fraction < 0.7
     assert face.occlusion.hole[filled_pixels(face)].mean() > 0.9
 
 
@@ -349,10 +349,12 @@ def test_covered_skin_takes_the_detail_of_a_similar_face(reconstructor, portrait
     assert np.abs(borrowed.bump).max() <= 6
 
 
-def test_nothing_is_borrowed_where_nothing_is_covered(reconstructor, portrait):
-    face = reconstructor.reconstruct(portrait)
+def test_nothing_is_borrowed_where_nothing_is_covered(portrait, tmp_path):
+    path = write_network(tmp_path / "a.onnx", says(), mask_bias=1.0)
+    face = e3d.Reconstructor(bump_network=path).reconstruct(portrait)
     assert face.reference is None
-    assert face.occlusion.fraction < 0.05
+    assert face.occlusion.fraction == 0
+    assert not {"identity", "search"} & set(face.timings)
 
 
 def filled_pixels(face):

@@ -439,7 +439,11 @@ class Reconstructor:
             foundation.identity, foundation.expression
         )
         landmarks68 = camera.project(transform_points(camera_from_head, landmarks))
-        features = timed("identity", self._identity_network.describe)(photo, landmarks68)
+        try:
+            features = timed("identity", self._identity_network.describe)(photo, landmarks68)
+        except ValueError as error:  # the crop does not show the face's middle
+            warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
+            return (), ()
         found = timed("search", self._references.search)(
             camera_from_head, features, count=REFERENCES
         )

@@ -19,7 +19,7 @@ from .references import Reference, ReferenceFace, ReferenceSet
 __all__ = ["REFERENCES", "Borrowed", "mean_relief", "warp_by_similarity", "warp_by_surface"]
 
 #: References whose mean is borrowed; the paper takes one.
-REFERENCES = 16
+REFERENCES = 32
 
 # Of several references so many have to show a place.
 _ENOUGH = 0.25
@@ -53,7 +53,7 @@ def mean_relief(
     """Mean bump of some references on the unrolled face, and where enough of them show it.
 
     One person's wrinkles are not another's, however alike: measured inside of holes, a single
-    reference is further from the truth than no detail, the mean of sixteen is closer.
+    reference is further from the truth than no detail, the mean of many is closer.
 
     Args:
         references: the set.
