@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,16 @@ import numpy as np
 from bench.details import FACE_SHOWN
 from bench.face_views import FaceView, view_foundation
 
-SURFACE, SIMILARITY = "reference, surface", "reference, similarity"
-# Mean of those most similar of the same viewpoint, and whoever of it: what one person's relief, and
-# what similarity, is worth.
-SEVERAL_COUNT = 16
-SEVERAL = f"{SEVERAL_COUNT} references, surface"
-ANYBODY = "any reference, surface"
+# The product's: the mean of several references. The paper's takes one, and its picture.
+PRODUCT = "references, surface"
+SURFACE, SIMILARITY = "1 reference, surface", "1 reference, similarity"
+ANYBODY = "any reference, surface"  # of that viewpoint: what similarity is worth
 SMOOTH, MEAN, MIRRORED, NONE = "smooth", "mean face", "mirrored half", "none"
-TITLES = (SURFACE, SIMILARITY, SEVERAL, ANYBODY, SMOOTH, MEAN, MIRRORED, NONE)
+TITLES = (PRODUCT, SURFACE, SIMILARITY, ANYBODY, SMOOTH, MEAN, MIRRORED, NONE)
 
 MIN_WEIGHT = 0.1  # below it too little of a bump is left to tell what it was before it faded
 _MIN_COSINE = 0.2  # a vertex counts as seen, as in the pipeline
 _DEPTH_TOLERANCE = 2.0  # mm
-_SHORT_LIST = 100  # as the product's search
-_ENOUGH = 0.25  # of several references show a place
 _SHOWN = 0.99  # all corners of a triangle are known
 
 
@@ -137,57 +133,71 @@ def filled(seen: Seen, borrowed: Borrowed | None) -> np.ndarray:
 
 
 class References:
-    """Fills with the faces of a reference set; `found` is the last answer of its search."""
+    """Fills with the faces of a reference set."""
 
-    def __init__(self, path: Path | None, threads: int) -> None:
+    def __init__(self, path: Path | None, model: Any, threads: int) -> None:
+        from extreme3d_fast.face_chart import FaceChart
         from extreme3d_fast.identity import IdentityNetwork
         from extreme3d_fast.references import ReferenceSet
 
         self.set = ReferenceSet.load(path)
+        self._chart = FaceChart(model)
         self._network = IdentityNetwork(threads=threads)
 
-    def search(self, seen: Seen) -> Any:
-        """The reference of a covered face."""
-        return self.set.search(
-            seen.target.foundation.camera_from_head, self._descriptor(seen), k=_SHORT_LIST
-        )
+    def several(self, seen: Seen) -> Borrowed:
+        """What the product lays into the holes."""
+        from extreme3d_fast.transfer import REFERENCES
 
-    def _descriptor(self, seen: Seen) -> np.ndarray:
-        return self._network.describe(seen.image, seen.target.landmarks68)
+        return self.by_surface(seen, self.search(seen, REFERENCES))
 
-    def search_anybody(self, seen: Seen, rng: np.random.Generator) -> Any:
+    def search(self, seen: Seen, count: int = 1) -> list[Any]:
+        """The references of a covered face, the most similar first."""
+        features = self._network.describe(seen.image, seen.target.landmarks68)
+        return self.set.search(seen.target.foundation.camera_from_head, features, count=count)
+
+    def search_anybody(self, seen: Seen, rng: np.random.Generator) -> list[Any]:
         """As `search`, but similar to a direction by chance."""
         direction = rng.normal(size=128)
-        direction = (direction / np.linalg.norm(direction)).astype(np.float32)
         return self.set.search(seen.target.foundation.camera_from_head, direction)
 
-    def by_surface(self, seen: Seen, found: Any) -> Borrowed:
+    def by_surface(self, seen: Seen, found: Sequence[Any]) -> Borrowed:
+        """Mean relief of some references."""
+        from extreme3d_fast.transfer import mean_relief
+
+        return self.lay_on(seen, mean_relief(self.set, found))
+
+    def lay_on(self, seen: Seen, relief: Borrowed) -> Borrowed:
+        """Relief of the unrolled face in a crop."""
         from extreme3d_fast.transfer import warp_by_surface
 
-        target, face = seen.target, self.set.face(found.index)
-        return warp_by_surface(face, found.mirrored, target.model, target.raster)
+        target = seen.target
+        return warp_by_surface(*relief, self._chart, target.raster, target.model.faces)
 
-    def by_similarity(self, seen: Seen, found: Any) -> Borrowed:
+    def by_similarity(self, seen: Seen, found: Sequence[Any]) -> Borrowed:
         from extreme3d_fast.transfer import warp_by_similarity
 
-        target, face = seen.target, self.set.face(found.index)
-        return warp_by_similarity(face, found.mirrored, target.landmarks68, target.view.size)
+        target, best = seen.target, found[0]
+        return warp_by_similarity(
+            self.set.face(best.index),
+            best.mirrored,
+            target.model,
+            self._chart,
+            target.landmarks68,
+            target.view.size,
+        )
 
-    def several_by_surface(self, seen: Seen) -> Borrowed:
-        """The mean of the most similar of those that `search` chooses from."""
-        from extreme3d_fast.references import Reference, _quaternion
+    def mean_face(self) -> Lender:
+        """The mean of all references and their mirror images."""
+        from extreme3d_fast.references import Reference
+        from extreme3d_fast.transfer import mean_relief
 
-        pose = np.asarray(seen.target.foundation.camera_from_head, np.float64)
-        index, mirrored, _ = self.set._index.nearest(_quaternion(pose[:3, :3]), _SHORT_LIST)
-        similarity = self.set.descriptors[index].astype(np.float64) @ self._descriptor(seen)
-        best = np.argsort(-similarity, kind="stable")[:SEVERAL_COUNT]
-        total, count = np.zeros(seen.bump.shape, np.float32), np.zeros(seen.bump.shape, np.int32)
-        for k in best:
-            found = Reference(int(index[k]), bool(mirrored[k]), 0.0, float(similarity[k]))
-            bump, valid = self.by_surface(seen, found)
-            total[valid] += bump[valid]
-            count += valid
-        return total / np.maximum(count, 1), count >= _ENOUGH * len(best)
+        everyone = [
+            Reference(i, mirrored, 0.0, 0.0)
+            for i in range(len(self.set))
+            for mirrored in (False, True)
+        ]
+        relief = mean_relief(self.set, everyone)
+        return lambda seen: self.lay_on(seen, relief)
 
 
 def mirrored_half(seen: Seen) -> Borrowed:
@@ -223,81 +233,6 @@ def filled_unfaded(seen: Seen) -> np.ndarray:
     from extreme3d_fast.blending import blend_gradients
 
     return blend_gradients(seen.unfaded, seen.known, np.ones_like(seen.known))
-
-
-@dataclass(frozen=True, eq=False)
-class MeanFace:
-    """Mean relief of the faces of a set at each vertex of the head model, left and right alike."""
-
-    bump: np.ndarray  # (V,) float32 mm, unfaded
-    known: np.ndarray  # (V,) bool
-
-    def __call__(self, seen: Seen) -> Borrowed:
-        target = seen.target
-        shown = target.at_pixels(self.known) > _SHOWN
-        return target.at_pixels(self.bump), shown & (target.raster.triangle >= 0)
-
-
-def mean_face(references: Any, model: Any) -> MeanFace:
-    """The mean of a ReferenceSet."""
-    total, count = np.zeros(model.skin_vertex_count), np.zeros(model.skin_vertex_count)
-    for i in range(len(references)):
-        bump, visible = at_vertices(references.face(i), model)
-        total += np.where(visible, bump, 0)
-        count += visible
-    mirror = model.mirror[: model.skin_vertex_count]
-    total, count = total + total[mirror], count + count[mirror]
-    known = (count > 0) & (model.face_weight >= MIN_WEIGHT)
-    mean = np.where(known, total / np.maximum(count, 1), 0)
-    return MeanFace(mean.astype(np.float32), known)
-
-
-def at_vertices(face: Any, model: Any) -> Borrowed:
-    """A ReferenceFace's bump (V,) mm at the head model's vertices, and which of them it shows."""
-    from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
-    from extreme3d_fast.rasterize import rasterize, vertex_visibility
-
-    head = _skin(model, face)
-    in_camera = transform_points(face.camera_from_head, head)
-    normals = rotate_vectors(face.camera_from_head, vertex_normals(head, model.faces))
-    half = _smaller(face.camera, 0.5)
-    visible = vertex_visibility(
-        in_camera,
-        normals,
-        rasterize(in_camera, model.faces, half).depth,
-        half,
-        min_cosine=_MIN_COSINE,
-        depth_tolerance=_DEPTH_TOLERANCE,
-    )
-    map_from_crop = np.linalg.inv(face.crop_from_bump)
-    place = face.camera.project(in_camera) @ map_from_crop[:2, :2].T + map_from_crop[:2, 2]
-    height, width = face.bump.shape
-    visible &= (place > 0).all(1) & (place < [width, height]).all(1)
-    place[~visible] = 0.5
-    # OpenCV counts from pixel centres, and takes maps of up to 32767 rows
-    x, y = (_as_image(place[:, axis] - 0.5) for axis in (0, 1))
-    bump = cv2.remap(face.bump, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return bump.ravel()[: len(place)], visible
-
-
-def _as_image(values: np.ndarray) -> np.ndarray:
-    side = 256
-    padded = np.zeros(-(-len(values) // side) * side, np.float32)
-    padded[: len(values)] = values
-    return padded.reshape(-1, side)
-
-
-def _smaller(camera: Any, scale: float) -> Any:
-    """The camera of a crop at another size."""
-    return replace(
-        camera,
-        fx=camera.fx * scale,
-        fy=camera.fy * scale,
-        cx=camera.cx * scale,
-        cy=camera.cy * scale,
-        width=round(camera.width * scale),
-        height=round(camera.height * scale),
-    )
 
 
 def _skin(model: Any, of: Any) -> np.ndarray:

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import Camera, rotation_from_angles
+from extreme3d_fast.face_chart import CHART_SHAPE
 from extreme3d_fast.references import ReferenceFace, ReferenceWriter
 
 
 def reference_face(
     rng: np.random.Generator, camera_from_head: npt.NDArray[np.floating] | None = None
 ) -> ReferenceFace:
-    """A face of a reference set: smooth waves of 12 mm and more, about 0.3 mm deep, on a window.
+    """A face of a reference set: smooth waves of 12 mm and more, about 0.3 mm deep.
 
     Args:
         camera_from_head: (3, 3) rotation; None for one near the frontal.
@@ -25,14 +26,14 @@ def reference_face(
     transform = np.eye(4, dtype=np.float32)
     transform[:3, :3] = camera_from_head
     transform[:3, 3] = [5, -13, 900]
-    y, x = np.mgrid[:160, :128].astype(np.float32)
+    y, x = np.mgrid[: CHART_SHAPE[0], : CHART_SHAPE[1]].astype(np.float32)
     wave, phase = rng.normal(0, 0.15, (4, 2)), rng.uniform(0, 6.28, 4)
     bump = sum(
         0.15 * np.sin(a * x + b * y + c) for (a, b), c in zip(wave, phase, strict=True)
     ) + np.zeros_like(x)
     return ReferenceFace(
         bump=bump.astype(np.float32),
-        crop_from_bump=np.array([[2.0, 0, 120], [0, 2.0, 90], [0, 0, 1]]),
+        seen=np.hypot(x - 150, y - 80) < 120,
         identity=rng.normal(size=99).astype(np.float32),
         expression=rng.uniform(size=52).astype(np.float32),
         camera=Camera(1600.0, 1600.0, 240.0, 260.0, 500, 500),

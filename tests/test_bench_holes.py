@@ -16,7 +16,6 @@ from bench.face_views import FaceView
 from bench.tables import holes, timing
 from extreme3d_fast.camera import Camera, rotation_from_angles
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.mesh import transform_points
 
 SIZE = 160
 MM = 0.5  # per px
@@ -230,36 +229,6 @@ def test_mirrored_half_lends_the_other_sides_relief(frontal: fills.Target) -> No
     opposite = np.zeros_like(hole)
     opposite[230:270, 290:340] = True  # its mirror image is in the hole
     assert not valid[opposite].any()
-
-
-def test_mean_face_is_the_mean_at_each_place_of_the_head(frontal: fills.Target) -> None:
-    place = CROP.project(transform_points(POSE, SKIN))
-    x = (2 * np.arange(250) + 1) / 100  # px of the crop at the map's centres, in mm
-    maps = [np.tile(slope * x, (250, 1)).astype(np.float32) for slope in (1.0, 3.0)]
-    crop_from_bump = np.diag([2.0, 2, 1])
-    faces = [
-        SimpleNamespace(**vars(NEUTRAL), bump=m, crop_from_bump=crop_from_bump, camera=CROP)
-        for m in maps
-    ]
-    bump, visible = fills.at_vertices(faces[0], MODEL)
-    facing = visible & (MODEL.face_weight >= fills.MIN_WEIGHT)
-    assert facing.sum() > 3000
-    np.testing.assert_allclose(bump[facing], place[facing, 0] / 100, atol=1e-3)
-
-    class Set:
-        def __len__(self) -> int:
-            return len(faces)
-
-        def face(self, i: int) -> Any:
-            return faces[i]
-
-    mean = fills.mean_face(Set(), MODEL)
-    # a frontal face and its mirror image, half of either
-    np.testing.assert_allclose(mean.bump[facing & mean.known], 2 * 2.5, atol=0.02)
-    there, valid = mean(SimpleNamespace(target=frontal))
-    assert valid[frontal.view.weight > 0.5].mean() > 0.95
-    # a corner that no face shows may have a hundredth of the weight
-    np.testing.assert_allclose(there[valid], 5, atol=0.06)
 
 
 def test_lent_relief_is_blended_into_the_hole_alone() -> None:

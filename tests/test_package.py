@@ -25,9 +25,9 @@ LAYERS: list[set[str]] = [
     {
         "bump",
         "completion",
+        "face_chart",
         "landmark_fit",
         "occlusion",
-        "references",
         "registration",
         "render",
         "shading",
@@ -37,8 +37,8 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"detect", "transfer", "face"},
-    {"pose", "bump_network"},
+    {"detect", "references"},
+    {"pose", "bump_network", "transfer", "face"},
     {"foundation", "identity", "localize"},
     {"estimator"},
     {"foundation_view"},
@@ -57,7 +57,7 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "transfer"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "blending", "references", "transfer"} | LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tiny_networks import RED, picks, says, write_network
 
 from extreme3d_fast.camera import angles_from_rotation
+from extreme3d_fast.face_chart import FaceChart
+from extreme3d_fast.mesh import transform_points
 from extreme3d_fast.reference_builder import (
     MAX_HIDDEN,
     MAX_OUTSIDE,
@@ -58,19 +60,27 @@ def test_clear_face_is_taken(candidate: Candidate) -> None:
     assert candidate.measures.hidden == candidate.measures.outside == 0
 
 
-def test_kept_bump_is_what_the_network_says_of_the_crop(candidate: Candidate) -> None:
-    """Unfaded, and at its place: red of the crop at the centres of the map's pixels."""
+def test_kept_bump_is_what_the_network_says_of_the_crop(
+    builder: ReferenceBuilder, candidate: Candidate
+) -> None:
+    """Unfaded, and at its place: red of the crop where a vertex is seen."""
     assert candidate.face is not None
     assert candidate.image is not None
-    face = candidate.face
-    scale, left, top = face.crop_from_bump[0, 0], *face.crop_from_bump[:2, 2].astype(int)
-    height, width = (int(scale * n) for n in face.bump.shape)
-    red = candidate.image[top : top + height, left : left + width, 0] / np.float32(127.5) - 1
-    want = cv2.resize(GAIN * red, face.bump.shape[::-1], interpolation=cv2.INTER_AREA)
-    cheek = (face.landmarks68[31] - [30, 0] - (left, top)) / scale
-    x, y = cheek.astype(int)
-    around = np.s_[y - 5 : y + 6, x - 5 : x + 6]
-    np.testing.assert_allclose(face.bump[around], want[around], atol=1e-5)
+    face, model = candidate.face, builder.head_model
+    skin = model.vertices(face.identity, face.expression)[: model.skin_vertex_count]
+    at = face.camera.project(transform_points(face.camera_from_head, skin))
+    cheeks = np.linalg.norm(at - (face.landmarks68[31] - [30, 0]), axis=1) < 15
+    cheeks &= model.face_weight > 0.5  # what hangs on lips lies behind
+    assert cheeks.sum() > 50
+    x, y = at[cheeks].astype(int).T
+    # a pixel of the chart is some two of the crop
+    red = cv2.GaussianBlur(candidate.image[..., 0].astype(np.float32), (0, 0), 1)
+    u, v = FaceChart(model).place[cheeks].astype(int).T
+    assert face.seen[v, u].all()
+    want = GAIN * (red[y, x] / 127.5 - 1)
+    # both are looked up to the pixel
+    assert np.median(np.abs(face.bump[v, u] - want)) < 0.01
+    assert np.corrcoef(face.bump[v, u], want)[0, 1] > 0.95
 
 
 def test_landmarks_are_those_of_the_foundation(candidate: Candidate) -> None:
@@ -90,13 +100,13 @@ def test_set_of_one_finds_its_face_and_its_mirror_image(
         writer.add(candidate.face, candidate.descriptor)
     one = ReferenceSet.load(tmp_path / "one.npz")
     assert one.head_model == builder.head_model.fingerprint
-    found = one.search(candidate.face.camera_from_head, candidate.descriptor)
+    (found,) = one.search(candidate.face.camera_from_head, candidate.descriptor)
     assert (found.index, found.mirrored) == (0, False)
     assert found.pose_distance < 0.1
     assert found.similarity > 0.999
     turned = builder.examine(np.ascontiguousarray(photo[:, ::-1]))
     assert turned.face is not None
-    found = one.search(turned.face.camera_from_head, turned.descriptor)
+    (found,) = one.search(turned.face.camera_from_head, turned.descriptor)
     assert found.mirrored
     assert found.pose_distance < 3  # the networks are not symmetric themselves
     yaw, pitch, _ = angles_from_rotation(candidate.face.camera_from_head)

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_references import reference_face
 
 from extreme3d_fast.camera import Camera, rotation_from_angles
+from extreme3d_fast.face_chart import CHART_SHAPE, FaceChart
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.mesh import transform_points
-from extreme3d_fast.rasterize import interpolate, rasterize
-from extreme3d_fast.references import ReferenceFace
-from extreme3d_fast.transfer import warp_by_similarity, warp_by_surface
+from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
+from extreme3d_fast.rasterize import interpolate, rasterize, vertex_visibility
+from extreme3d_fast.references import Reference, ReferenceFace, ReferenceSet, ReferenceWriter
+from extreme3d_fast.transfer import mean_relief, warp_by_similarity, warp_by_surface
 
 CAMERA = Camera(1300.0, 1300.0, 250.0, 250.0, 500, 500)
-STEP = 2  # px of the crop per px of a reference's map
-CROP_FROM_BUMP = np.diag([STEP, STEP, 1.0])
-# mm: half a px of a reference's map along the steepest of the patterns below
-TOLERANCE = 0.03
+# mm RMS: a px of the chart is 1.1 mm, the waves below are 100 mm long and 0.5 mm high
+TOLERANCE = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,11 @@ def pose(yaw, pitch=0.0):
     return out
 
 
+@pytest.fixture(scope="module")
+def chart(model):
+    return FaceChart(model)
+
+
 def seen(model, identity, camera_from_head, camera=CAMERA):
     """What the pixels of a crop see of a head's skin, and the skin's vertices in the camera."""
     skin = slice(0, model.skin_vertex_count)
@@ -41,17 +46,23 @@ def seen(model, identity, camera_from_head, camera=CAMERA):
     return rasterize(in_camera, model.faces, camera), in_camera
 
 
-def reference(model, identity, camera_from_head, pattern):
+def reference(model, chart, identity, camera_from_head, pattern):
     """A face with a pattern of its vertices as its bump map."""
-    small = dataclasses.replace(
-        CAMERA, fx=650.0, fy=650.0, cx=125.0, cy=125.0, width=250, height=250
-    )
-    raster, _ = seen(model, identity, camera_from_head, small)
+    raster, in_camera = seen(model, identity, camera_from_head)
     rest = np.zeros(model.n_expression, np.float32)
+    head = model.vertices(identity, rest)[: model.skin_vertex_count]
+    normals = rotate_vectors(camera_from_head, vertex_normals(head, model.faces))
+    visible = vertex_visibility(in_camera, normals, raster.depth, CAMERA, depth_tolerance=2)
+    bump, shown = chart.unroll(
+        interpolate(raster, pattern, model.faces),
+        raster.triangle >= 0,
+        CAMERA.project(in_camera),
+        visible,
+    )
     landmarks = model.landmark_basis("68").positions(identity, rest)
     return ReferenceFace(
-        bump=interpolate(raster, pattern, model.faces),
-        crop_from_bump=CROP_FROM_BUMP,
+        bump=bump,
+        seen=shown,
         identity=identity,
         expression=rest,
         camera=CAMERA,
@@ -77,24 +88,25 @@ def face_pixels(model, raster):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize(("yaw", "other_yaw"), [(0, 0), (0, 12), (35, 20)])
-def test_pattern_of_the_skin_stays_on_the_skin(model, yaw, other_yaw, mirrored):
+def test_pattern_of_the_skin_stays_on_the_skin(model, chart, yaw, other_yaw, mirrored):
     rng = np.random.default_rng(0)
     mine, theirs = (rng.normal(size=model.n_identity).astype(np.float32) for _ in range(2))
     pattern = smooth_pattern(model)
     mirror = model.mirror[: model.skin_vertex_count]
-    face = reference(model, theirs, pose(-other_yaw if mirrored else other_yaw), pattern)
+    face = reference(model, chart, theirs, pose(-other_yaw if mirrored else other_yaw), pattern)
     raster, _ = seen(model, mine, pose(yaw))
     want = interpolate(raster, pattern[mirror] if mirrored else pattern, model.faces)
-    borrowed = warp_by_surface(face, mirrored, model, raster)
+    side = slice(None, None, -1 if mirrored else 1)
+    borrowed = warp_by_surface(face.bump[:, side], face.seen[:, side], chart, raster, model.faces)
     compared = borrowed.valid & face_pixels(model, raster)
     assert compared.sum() > 0.75 * face_pixels(model, raster).sum()
     assert np.sqrt(np.mean((borrowed.bump - want)[compared] ** 2)) < TOLERANCE
 
 
-def test_what_the_reference_does_not_show_is_not_valid(model):
+def test_what_the_reference_does_not_show_is_not_valid(model, chart):
     raster, in_camera = seen(model, zero(model)[0], pose(0))
-    face = reference(model, zero(model)[0], pose(50), smooth_pattern(model))
-    valid = warp_by_surface(face, False, model, raster).valid
+    face = reference(model, chart, zero(model)[0], pose(50), smooth_pattern(model))
+    valid = warp_by_surface(face.bump, face.seen, chart, raster, model.faces).valid
     x = CAMERA.project(in_camera)[:, 0].mean()
     columns = np.arange(500)
     left, right = valid[:, columns > x + 40].sum(), valid[:, columns < x - 40].sum()
@@ -104,26 +116,71 @@ def test_what_the_reference_does_not_show_is_not_valid(model):
 
 @settings(max_examples=15, deadline=None)
 @given(st.floats(-0.4, 0.4), st.floats(0.8, 1.3), st.floats(-30, 30), st.booleans())
-def test_similar_pictures_are_laid_on_each_other(model, turn, scale, shift, mirrored):
-    face = reference(model, zero(model)[0], pose(0), smooth_pattern(model))
+def test_similar_pictures_are_laid_on_each_other(model, chart, turn, scale, shift, mirrored):
+    pattern = smooth_pattern(model)
+    face = reference(model, chart, zero(model)[0], pose(0), pattern)
+    raster, _ = seen(model, zero(model)[0], pose(0))
+    picture = interpolate(raster, pattern, model.faces)
     rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
 
     def moved(points):
         return (points - 250) @ rotation.T + 250 + [shift, -shift]
 
     # the head is symmetric, so its mirror image has the same landmarks
-    borrowed = warp_by_similarity(face, mirrored, moved(face.landmarks68), 500)
+    borrowed = warp_by_similarity(
+        face, mirrored, model, chart, moved(face.landmarks68), CAMERA.width
+    )
     at = np.stack(np.meshgrid([200.5, 220.5, 280.5], [210.5, 260.5, 300.5]), -1).reshape(-1, 2)
     x, y = np.floor(moved(at)).astype(int).T
     if mirrored:
         at = [500, 0] + at * [-1, 1]
-    row, column = np.floor(at[:, ::-1] / STEP).astype(int).T
+    column, row = np.floor(at).astype(int).T
     assert borrowed.valid[y, x].all()
-    np.testing.assert_allclose(borrowed.bump[y, x], face.bump[row, column], atol=0.1)
+    np.testing.assert_allclose(borrowed.bump[y, x], picture[row, column], atol=0.06)
 
 
-def test_landmarks_in_one_place_are_refused(model):
-    face = reference(model, zero(model)[0], pose(0), smooth_pattern(model))
+def test_landmarks_in_one_place_are_refused(model, chart):
+    face = reference(model, chart, zero(model)[0], pose(0), smooth_pattern(model))
     face = dataclasses.replace(face, landmarks68=np.full((68, 2), 250, np.float32))
     with pytest.raises(ValueError, match="landmarks68"):
-        warp_by_similarity(face, False, np.full((68, 2), 100.0), 500)
+        warp_by_similarity(face, False, model, chart, np.full((68, 2), 100.0), 500)
+
+
+def test_mean_counts_what_is_seen(tmp_path):
+    """Two faces: one knows the left half of the chart, the other one, mirrored, the same half."""
+    rng = np.random.default_rng(0)
+    left = np.arange(CHART_SHAPE[1]) < CHART_SHAPE[1] // 2
+    faces = []
+    for height, seen_half in ((1.0, left), (3.0, ~left)):
+        face = reference_face(rng)
+        seen_there = np.broadcast_to(seen_half, CHART_SHAPE)
+        bump = np.full(CHART_SHAPE, height, np.float32)
+        faces.append(dataclasses.replace(face, bump=bump, seen=np.array(seen_there)))
+    with ReferenceWriter(tmp_path / "two.npz", head_model="") as writer:
+        for face in faces:
+            writer.add(face, np.ones(4))
+    found = [Reference(0, False, 0.0, 1.0), Reference(1, True, 0.0, 1.0)]
+    mean, known = mean_relief(ReferenceSet.load(tmp_path / "two.npz"), found)
+    assert np.array_equal(known, np.broadcast_to(left, CHART_SHAPE))
+    np.testing.assert_allclose(mean[known], 2.0, atol=0.01)
+    one, known = mean_relief(ReferenceSet.load(tmp_path / "two.npz"), found[:1])
+    np.testing.assert_allclose(one[known], 1.0, atol=0.01)
+
+
+def test_chart_is_symmetric_and_holds_the_face(model, chart):
+    mirror = model.mirror[: model.skin_vertex_count]
+    face = model.face_weight > 0
+    height, width = CHART_SHAPE
+    np.testing.assert_allclose(
+        chart.place[mirror][face] * [-1, 1] + [width, 0], chart.place[face], atol=0.02
+    )
+    assert (chart.place[face] > 0).all()
+    assert (chart.place[face] < [width, height]).all()
+
+
+def test_nothing_known_is_refused(model, chart):
+    nothing = np.zeros((500, 500), bool)
+    places = np.full((model.skin_vertex_count, 2), 250.0)
+    everywhere = np.ones(model.skin_vertex_count, bool)
+    with pytest.raises(ValueError, match="known"):
+        chart.unroll(np.zeros((500, 500), np.float32), nothing, places, everywhere)

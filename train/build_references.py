@@ -30,8 +30,9 @@ from store import is_held_out, person_of
 
 from extreme3d_fast import reference_builder
 from extreme3d_fast.detect import ASSETS
+from extreme3d_fast.face_chart import MM_PER_PX
 from extreme3d_fast.reference_builder import Measures, ReferenceBuilder
-from extreme3d_fast.references import MAP_STEP, ReferenceSet, ReferenceWriter
+from extreme3d_fast.references import ReferenceSet, ReferenceWriter
 
 Float = npt.NDArray[np.float64]
 
@@ -289,12 +290,9 @@ def draw(chosen: ReferenceSet, count: int, path: Path) -> None:
     rows = np.random.default_rng(0).permutation(len(chosen))[:count]
     for i in np.sort(rows):
         face = chosen.face(int(i))
-        mm = MAP_STEP * float(face.camera_from_head[2, 3]) / face.camera.fx
-        tile = np.zeros((192, 192, 3), np.uint8)
-        relief = shaded_depth(face.bump, mm)[:192, :192]
-        tile[: relief.shape[0], : relief.shape[1]] = relief
-        tiles.append(tile)
-    cv2.imwrite(str(path), sheet(tiles, 8))
+        tile = shaded_depth(face.bump, MM_PER_PX)
+        tiles.append(np.where(face.seen[..., None], tile, tile // 2))
+    cv2.imwrite(str(path), sheet(tiles, 6))
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def measure(context: Context) -> dict[str, Any]:
                 continue
             about = of_covered(photo, clean, covered, pasted, judged) | {"condition": name}
             if references:
-                found = references.search(covered)
+                (found,) = references.search(covered)
                 about |= {"pose_distance": found.pose_distance, "similarity": found.similarity}
             for title, lend in lenders.items():
                 bump = lend(covered)
@@ -98,17 +98,19 @@ def load_lenders(
     lenders: dict[str, Callable[[fills.Seen], np.ndarray]] = {}
     references, missing = None, {}
     try:
-        references = fills.References(context.references, context.reconstructor.threads)
+        references = fills.References(
+            context.references, context.model, context.reconstructor.threads
+        )
     except (FileNotFoundError, ValueError) as error:
         missing["references"] = str(error)
     if references:
         r = references
         lenders |= {
+            fills.PRODUCT: blended(r.several),
             fills.SURFACE: blended(lambda seen: r.by_surface(seen, r.search(seen))),
             fills.SIMILARITY: blended(lambda seen: r.by_similarity(seen, r.search(seen))),
-            fills.SEVERAL: blended(r.several_by_surface),
             fills.ANYBODY: blended(lambda seen: r.by_surface(seen, r.search_anybody(seen, rng))),
-            fills.MEAN: blended(fills.mean_face(r.set, context.model)),
+            fills.MEAN: blended(r.mean_face()),
         }
     lenders |= {
         fills.MIRRORED: blended(fills.mirrored_half),
@@ -309,7 +311,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
                 f"{cell(c['seam']['mean'], 4)}"
             )
     out.append(
-        f"  target: {fills.SURFACE} gains >= {TARGET} in correlation over smooth, <= 0 mm in RMS"
+        f"  target: {fills.PRODUCT} gains >= {TARGET} in correlation over smooth, <= 0 mm in RMS"
     )
     return out + [f"without {title}: {why}" for title, why in report["missing"].items()]
 

@@ -60,8 +60,9 @@ class Face:
     face_mask: npt.NDArray[np.bool_]  #: (S, S) bool, where the photo shows the face itself
     face_probability: Float32  #: (S, S) float32 in [0, 1], the mask before it was cut at 0.5
     occlusion: Occlusion  #: which pixels are hidden, and how much of the face
-    #: Whose detail fills them; None: nothing is hidden, nobody is similar, or it was not asked for
-    reference: Reference | None = None
+    #: Faces whose mean detail fills them, the most similar first; none where nothing is hidden,
+    #: nobody is similar, or it was not asked for
+    references: tuple[Reference, ...] = ()
 
     #: Eyeballs, teeth and tongue: (vertices, faces, colors) like the ones above, by name.
     parts: Mapping[str, Mesh] = field(default_factory=dict)
@@ -75,6 +76,11 @@ class Face:
             f"Face({len(self.vertices)} vertices, {len(self.faces)} faces, "
             f"{share:.0%} observed{noted})"
         )
+
+    @property
+    def reference(self) -> Reference | None:
+        """The most similar of `references`."""
+        return self.references[0] if self.references else None
 
     @property
     def meshes(self) -> dict[str, Mesh]:

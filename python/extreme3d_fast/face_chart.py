@@ -16,12 +16,13 @@ from .camera import Camera
 from .head_model import HeadModel
 from .rasterize import interpolate, rasterize
 
-__all__ = ["CHART_SHAPE", "FaceChart"]
+__all__ = ["CHART_SHAPE", "MM_PER_PX", "FaceChart"]
 
 #: Height and width, px: the part that has bump maps, with a rim.
 CHART_SHAPE = (168, 304)
+#: Size of a px, in width where the face is furthest from the axis.
+MM_PER_PX = 1.1
 
-_MM_PER_PX = 1.1  # in height, and in width where the face is furthest from the axis
 _PX_PER_RADIAN = 118.0
 _MIDDLE_Y = -4.0  # mm, head frame
 _FOCAL = 1000.0  # of the camera that draws the chart; any
@@ -47,7 +48,7 @@ class FaceChart:
         place = np.column_stack(
             [
                 width / 2 + _PX_PER_RADIAN * np.arctan2(x, z),
-                height / 2 - (y - _MIDDLE_Y) / _MM_PER_PX,
+                height / 2 - (y - _MIDDLE_Y) / MM_PER_PX,
             ]
         )
         self.place: Float32 = place.astype(np.float32)
@@ -91,7 +92,7 @@ class FaceChart:
         seen &= cv2.remap(known.astype(np.float32), x, y, cv2.INTER_LINEAR) > _SHOWN
         if not seen.any():
             raise ValueError("nothing is known of the face")
-        values = np.asarray(cv2.remap(mean.astype(np.float32), x, y, cv2.INTER_LINEAR))
+        values = np.asarray(cv2.remap(mean.astype(np.float32), x, y, cv2.INTER_LINEAR), np.float32)
         return _continued(values, seen), seen
 
     def _of_vertices(self, values: Float32) -> Float32:

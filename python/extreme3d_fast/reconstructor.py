@@ -20,6 +20,7 @@ from extreme3d_fast.detect import Crop
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationViewer
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
@@ -41,7 +42,7 @@ from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.transfer import Borrowed, warp_by_similarity, warp_by_surface
+from extreme3d_fast.transfer import REFERENCES, Borrowed, mean_relief, warp_by_surface
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
@@ -68,7 +69,7 @@ _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 # Holes smaller than this share of the face are closed smoothly: a reference would not show.
 _SMALL_HOLES = 0.01
-# A reference seen from further round, or less alike, is none.
+# If the best of them is seen from further round, or less alike, they are none.
 _MAX_POSE_DISTANCE = 20.0  # degrees
 _MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
@@ -158,6 +159,7 @@ class Reconstructor:
         self._references: ReferenceSet | None = None
         if occlusion == "reference":
             self._references = ReferenceSet.load(references)
+            self._chart = FaceChart(model)
             self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
@@ -285,11 +287,11 @@ class Reconstructor:
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
             bump = timed("shading", shape_from_shading)(crop.image, weight, depth, camera, trusted)
-        reference = None
+        references: tuple[Reference, ...] = ()
         if self.detail == "none":
             bump = np.zeros_like(depth)
         elif occlusion.hole.any():
-            reference, borrowed = self._borrowed(
+            references, borrowed = self._borrowed(
                 occlusion, crop.image, weight, foundation, raster, warnings, timed
             )
             bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
@@ -410,7 +412,7 @@ class Reconstructor:
             face_mask=face_mask,
             face_probability=face_probability,
             occlusion=occlusion,
-            reference=reference,
+            references=references,
             photo=crop.image,
             parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
         )
@@ -424,40 +426,36 @@ class Reconstructor:
         raster: Raster,
         warnings: list[str],
         timed: Callable[..., Any],
-    ) -> tuple[Reference | None, Borrowed | tuple[()]]:
-        """The most similar reference face, and its detail in this crop; nothing if none is."""
+    ) -> tuple[tuple[Reference, ...], Borrowed | tuple[()]]:
+        """The most similar reference faces, and their detail in this crop; nothing if none is."""
         covered = weight[occlusion.hole].sum() / max(weight.sum(), 1.0)
         if self._references is None or covered < _SMALL_HOLES:
-            return None, ()
+            return (), ()
+        if self._references.head_model != self.head_model.fingerprint:
+            warnings.append("the reference set is of another head model: what is hidden is smooth")
+            return (), ()
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
         landmarks = self.head_model.landmark_basis("68").positions(
             foundation.identity, foundation.expression
         )
         landmarks68 = camera.project(transform_points(camera_from_head, landmarks))
         features = timed("identity", self._identity_network.describe)(photo, landmarks68)
-        found = timed("search", self._references.search)(camera_from_head, features)
-        if found.pose_distance > _MAX_POSE_DISTANCE or found.similarity < _MIN_SIMILARITY:
+        found = timed("search", self._references.search)(
+            camera_from_head, features, count=REFERENCES
+        )
+        best = found[0]
+        if best.pose_distance > _MAX_POSE_DISTANCE or best.similarity < _MIN_SIMILARITY:
             warnings.append(
                 f"no reference face is similar enough to fill what is hidden (viewpoint "
-                f"{found.pose_distance:.0f} degrees off, similarity {found.similarity:.2f}): "
+                f"{best.pose_distance:.0f} degrees off, similarity {best.similarity:.2f}): "
                 f"it is smooth"
             )
-            return None, ()
-        face = self._references.face(found.index)
-        if self._references.head_model == self.head_model.fingerprint:
-            borrowed = timed("transfer", warp_by_surface)(
-                face,
-                found.mirrored,
-                self.head_model,
-                raster,
-                faces_of_vertex=self._viewer.faces_of_vertex,
-                threads=self.threads,
-            )
-        else:
-            borrowed = timed("transfer", warp_by_similarity)(
-                face, found.mirrored, landmarks68, self.crop_size
-            )
-        return found, borrowed
+            return (), ()
+        relief = timed("references", mean_relief)(self._references, found)
+        borrowed = timed("transfer", warp_by_surface)(
+            *relief, self._chart, raster, self.head_model.faces, threads=self.threads
+        )
+        return tuple(found), borrowed
 
     def _part_meshes(
         self,

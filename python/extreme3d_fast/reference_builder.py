@@ -18,14 +18,17 @@ import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, UInt8
 from extreme3d_fast.bump_network import CROP_SIZE, BumpNetwork
+from extreme3d_fast.camera import Camera
 from extreme3d_fast.estimator import Foundation, FoundationEstimator
-from extreme3d_fast.foundation_view import FoundationViewer, face_height
+from extreme3d_fast.face_chart import FaceChart
+from extreme3d_fast.foundation_view import FoundationView, FoundationViewer, face_height
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import transform_points
 from extreme3d_fast.occlusion import find_holes
-from extreme3d_fast.references import ReferenceFace, unfaded_bump
+from extreme3d_fast.rasterize import vertex_visibility
+from extreme3d_fast.references import ReferenceFace
 
 __all__ = ["Candidate", "Measures", "ReferenceBuilder", "image_files", "sharpness"]
 
@@ -49,6 +52,10 @@ MAX_STEEPNESS = 0.30  # RMS slope
 
 _FACE_SHOWN = 0.5  # probability from which on a pixel counts as showing the face
 _INNER = 0.9  # face weight of pixels whose relief has hardly faded
+_MIN_WEIGHT = 0.1  # of the face where the bump can be told from its fading
+_MIN_COSINE = (
+    0.2  # of skin that is seen, to the viewing ray: beyond, a pixel spans five times its size
+)
 _MIN_INNER = 1000  # px of the crop that are needed for measuring
 _BRIDGE_MM = (20.0, 10.0)  # above and below its root, where the rims of glasses cross it
 _NOSE_ROOT, _INNER_CORNERS = 27, (39, 42)  # of the 68 landmarks
@@ -125,6 +132,7 @@ class ReferenceBuilder:
         self.head_model = model = head_model or HeadModel.load()
         self._estimator = FoundationEstimator(model, threads=threads)
         self._viewer = FoundationViewer(model, threads=threads)
+        self._chart = FaceChart(model)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._identity_network = IdentityNetwork(identity_network, threads=threads)
 
@@ -191,10 +199,10 @@ class ReferenceBuilder:
             return refused("flat")
         if known["roughness"] > ROUGHNESS[1] or known["steepness"] > MAX_STEEPNESS:
             return refused("rough")
-        bump_map, crop_from_bump = unfaded_bump(bump, view.weight, ~occlusion.hole)
+        relief, seen = self._unrolled(bump, view, ~occlusion.hole, foundation.camera)
         face = ReferenceFace(
-            bump=bump_map,
-            crop_from_bump=crop_from_bump,
+            bump=relief,
+            seen=seen,
             identity=foundation.identity,
             expression=foundation.expression,
             camera=foundation.camera,
@@ -203,6 +211,21 @@ class ReferenceBuilder:
         )
         descriptor = self._identity_network.describe(crop.image, face.landmarks68)
         return Candidate("", Measures(**known), face, descriptor, crop.image)
+
+    def _unrolled(
+        self, bump: Float32, view: FoundationView, shown: Bool, camera: Camera
+    ) -> tuple[Float32, Bool]:
+        """The bump map as references keep it: unfaded, on the unrolled face."""
+        known = shown & (view.weight > _MIN_WEIGHT)
+        unfaded = np.divide(bump, view.weight, out=np.zeros_like(bump), where=known)
+        visible = vertex_visibility(
+            view.in_camera,
+            view.normals_in_camera,
+            view.raster.depth,
+            camera,
+            min_cosine=_MIN_COSINE,
+        )
+        return self._chart.unroll(unfaded, known, camera.project(view.in_camera), visible)
 
     def _landmarks(self, foundation: Foundation) -> Float32:
         """(68, 2) px of the crop."""

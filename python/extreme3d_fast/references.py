@@ -3,7 +3,8 @@
 A set is an .npz file of uncompressed members that are mapped into memory, never read as a whole and
 never unpickled: `metadata` (JSON), `viewpoints` (N, 4) quaternions w, x, y, z of the rotations
 camera_from_head, `descriptors` (N, D) identity features, `faces` (N,) records of everything else,
-and `maps`, the bump maps as grey JPEG files one behind the other. Only viewpoints are in memory.
+and `maps`, the bump maps on the unrolled face (`face_chart`) as grey JPEG files one behind the
+other. Only viewpoints are in memory.
 """
 
 from __future__ import annotations
@@ -30,26 +31,18 @@ import numpy.typing as npt
 from extreme3d_fast._arrays import Float32, UInt8, float_array
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.face_chart import CHART_SHAPE
 
-__all__ = [
-    "MAP_STEP",
-    "Reference",
-    "ReferenceFace",
-    "ReferenceSet",
-    "ReferenceWriter",
-    "unfaded_bump",
-]
+__all__ = ["Reference", "ReferenceFace", "ReferenceSet", "ReferenceWriter"]
 
 Float64 = npt.NDArray[np.float64]
-
-#: px of the 500 px crop a pixel of a stored bump map. Relief is finer only in pores.
-MAP_STEP = 2
 
 _ASSET = Path(__file__).parent / "assets" / "references.npz"
 _FORMAT = "extreme3d references 1"
 _CROP_SIZE = 500  # px of the crop that references are stored for
+_SEEN_BLOCK = 4  # px of the map that are told seen or not together
+_SEEN_BYTES = -(-math.prod(CHART_SHAPE) // (8 * _SEEN_BLOCK**2))
 _QUALITY = 90  # of JPEG: 4 KB a map, 0.010 mm RMS
-_MIN_WEIGHT = 0.1  # of the face where the bump can be told from its fading
 _LANDMARK_STEP = 1 / 32  # px
 _LEAF = 256  # references that share a ball of viewpoints in the search
 _ROUNDING = 2e-3  # radians that an angle may be off whose cosine is float32
@@ -57,7 +50,6 @@ _ROUNDING = 2e-3  # radians that an angle may be off whose cosine is float32
 # What a damaged or hostile file may ask for at most.
 _MAX_METADATA = 1 << 16  # bytes
 _MAX_HEADER = 1 << 13  # bytes
-_MAX_MAP_SIDE = 1024  # px
 _MAX_MAP_BYTES = 1 << 20
 _MAX_MM = 100.0  # displacement
 
@@ -78,8 +70,8 @@ class Reference:
 class ReferenceFace:
     """One face of a set. Pixels are those of the 500 px crop, their centres at + 0.5."""
 
-    bump: Float32  #: (h, w) mm, unfaded, holes filled, extends smoothly beyond the face region
-    crop_from_bump: Float64  #: (3, 3), px of the bump map to px of the crop: scale and shift
+    bump: Float32  #: `CHART_SHAPE` mm, unfaded, of the unrolled face; goes on smoothly where unseen
+    seen: npt.NDArray[np.bool_]  #: `CHART_SHAPE`, what its photo shows
     identity: Float32  #: (K,) in standard deviations
     expression: Float32  #: (E,)
     camera: Camera  #: of the crop
@@ -157,9 +149,14 @@ class ReferenceSet:
         return np.asarray(np.degrees(np.stack([yaw, pitch], 1)))
 
     def search(
-        self, camera_from_head: npt.ArrayLike, descriptor: npt.ArrayLike, *, k: int = 100
-    ) -> Reference:
-        """The most similar person among the k references of the nearest viewpoints (§4.2).
+        self,
+        camera_from_head: npt.ArrayLike,
+        descriptor: npt.ArrayLike,
+        *,
+        k: int = 100,
+        count: int = 1,
+    ) -> list[Reference]:
+        """The most similar persons among the k references of the nearest viewpoints (§4.2).
 
         References and their mirror images both count. The answer is exact. Of equal distances at
         the end of the short list the smaller index stays, unmirrored first; of equal similarities
@@ -169,13 +166,18 @@ class ReferenceSet:
             camera_from_head: (3, 3) rotation or (4, 4) transform of the face.
             descriptor: (D,) its identity features, of any length but 0.
             k: length of the short list, at least 1; all references where there are fewer.
+            count: how many to return at most, at least 1; the paper takes one.
+
+        Returns:
+            References, the most similar one first.
 
         Raises:
             TypeError, ValueError: an argument has the wrong shape or values.
             InvalidModelFile: the set's features are damaged.
         """
-        if k < 1:
-            raise ValueError(f"`k` should be at least 1, is {k}")
+        for name, number in (("k", k), ("count", count)):
+            if number < 1:
+                raise ValueError(f"`{name}` should be at least 1, is {number}")
         turn = np.asarray(camera_from_head, np.float64)
         if turn.shape not in ((3, 3), (4, 4)) or not np.isfinite(turn).all():
             raise ValueError(f"`camera_from_head` should be (3, 3) or (4, 4), has {turn.shape}")
@@ -190,13 +192,13 @@ class ReferenceSet:
         if not (np.isfinite(lengths).all() and (lengths > 0).all()):
             raise self._invalid("identity features are not finite, or 0")
         similarity = (features * (query / length)).sum(1) / lengths
-        best = np.lexsort((mirrored, index, -cosine_of_half, -similarity))[0]
-        return Reference(
-            index=int(index[best]),
-            mirrored=bool(mirrored[best]),
-            pose_distance=math.degrees(2 * math.acos(min(float(cosine_of_half[best]), 1.0))),
-            similarity=max(-1.0, min(1.0, float(similarity[best]))),
-        )
+        degrees = np.degrees(2 * np.arccos(np.minimum(cosine_of_half, 1)))
+        similarity = np.clip(similarity, -1, 1)
+        order = np.lexsort((mirrored, index, -cosine_of_half, -similarity))
+        return [
+            Reference(int(index[i]), bool(mirrored[i]), float(degrees[i]), float(similarity[i]))
+            for i in order[:count]
+        ]
 
     def face(self, index: int) -> ReferenceFace:
         """One face, decoded.
@@ -208,16 +210,15 @@ class ReferenceSet:
         index = self._checked(index)
         row = self._faces[index]
         try:
-            levels = _decode(self._blob(row), (int(row["size"][0]), int(row["size"][1])))
+            levels = _decode(self._blob(row))
             zero, step = row["levels"].astype(np.float64)
-            scale, x, y = row["placement"].astype(np.float64)
             transform = np.eye(4, dtype=np.float32)
             transform[:3, :3] = _rotation(self.viewpoints[index].astype(np.float64))
             transform[:3, 3] = row["translation"]
             fx, fy, cx, cy = row["camera"].tolist()
             face = ReferenceFace(
                 bump=levels.astype(np.float32) * np.float32(step) + np.float32(zero),
-                crop_from_bump=np.array([[scale, 0, x], [0, scale, y], [0, 0, 1.0]]),
+                seen=_unpacked(row["seen"]),
                 identity=row["identity"].astype(np.float32),
                 expression=row["expression"].astype(np.float32),
                 camera=Camera(fx, fy, cx, cy, _CROP_SIZE, _CROP_SIZE),
@@ -494,9 +495,8 @@ class ReferenceWriter:
         if not done or blob.size > _MAX_MAP_BYTES:
             raise ValueError(f"`bump` of shape {face.bump.shape} cannot be encoded")
         row = np.zeros((), _row_dtype(len(face.identity), len(face.expression)))
-        row["size"] = levels.shape
         row["levels"] = zero, step
-        row["placement"] = face.crop_from_bump[0, 0], *face.crop_from_bump[:2, 2]
+        row["seen"] = _packed(face.seen)
         row["translation"] = face.camera_from_head[:3, 3]
         row["camera"] = face.camera.pinhole
         row["identity"], row["expression"] = face.identity, face.expression
@@ -548,63 +548,6 @@ class ReferenceWriter:
         os.replace(whole, self.path)
 
 
-def unfaded_bump(
-    bump: npt.ArrayLike, weight: npt.ArrayLike, known: npt.ArrayLike
-) -> tuple[Float32, Float64]:
-    """A bump map of a crop as references keep it: unfaded, extended smoothly, at `MAP_STEP`.
-
-    Args:
-        bump: (S, S) mm, faded by `weight`; a crop of any size.
-        weight: (S, S) in [0, 1], the face weight; the window of the map is where it is above 0.
-        known: (S, S) bool, pixels whose bump is trusted.
-
-    Returns:
-        `bump` and `crop_from_bump` of a `ReferenceFace`.
-
-    Raises:
-        TypeError, ValueError: a map has the wrong dtype or shape; nothing is known.
-    """
-    w = float_array("weight", weight, (-1, -1))
-    faded = float_array("bump", bump, w.shape)
-    if w.shape[0] != w.shape[1]:
-        raise ValueError(f"`weight` should be square, has shape {w.shape}")
-    told = np.asarray(known, bool) & (w > _MIN_WEIGHT)
-    raw = np.where(told, faded / np.where(told, w, 1), 0).astype(np.float32)
-    if not told.any() or not np.isfinite(raw).all():
-        raise ValueError("`bump` should be finite and known somewhere on the face")
-    side = _CROP_SIZE // MAP_STEP
-    share = _area_mean(told.astype(np.float32), side)
-    mean = _area_mean(raw, side) / np.maximum(share, np.float32(1e-6))
-    region = _area_mean((w > 0).astype(np.float32), side) > 0
-    ys, xs = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
-    cut = slice(ys[0], ys[-1] + 1), slice(xs[0], xs[-1] + 1)
-    crop_from_bump = np.diag([MAP_STEP, MAP_STEP, 1.0])
-    crop_from_bump[:2, 2] = MAP_STEP * xs[0], MAP_STEP * ys[0]
-    solid = share > 0.25
-    if not solid[cut].any():
-        solid = share > 0
-    return _extended(mean[cut], solid[cut]), crop_from_bump
-
-
-def _area_mean(a: Float32, side: int) -> Float32:
-    return np.asarray(cv2.resize(a, (side, side), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _extended(values: Float32, known: npt.NDArray[np.bool_]) -> Float32:
-    """`values` with what is not known taken from the finest octave that knows something there."""
-    pyramid = [(np.where(known, values, np.float32(0)), known.astype(np.float32))]
-    while min(pyramid[-1][0].shape) > 1:
-        value, share = pyramid[-1]
-        pyramid.append((cv2.pyrDown(value), cv2.pyrDown(share)))  # type: ignore[arg-type]
-    value, share = pyramid[-1]
-    out = np.full(value.shape, value.sum() / max(float(share.sum()), 1e-6), np.float32)
-    for value, share in reversed(pyramid):
-        if out.shape != value.shape:
-            out = np.asarray(cv2.pyrUp(out, dstsize=value.shape[::-1]), np.float32)
-        out = value + out * np.clip(1 - share, 0, 1)  # value is the mean times the share
-    return np.where(known, values, out).astype(np.float32)
-
-
 # === The map ===
 
 
@@ -615,17 +558,28 @@ def _levels(bump: Float32) -> tuple[UInt8, float, float]:
     return np.rint((np.asarray(bump, np.float64) - low) / step).astype(np.uint8), low, step
 
 
-def _decode(blob: UInt8, size: tuple[int, int]) -> UInt8:
-    if not all(1 <= n <= _MAX_MAP_SIDE for n in size):
-        raise ValueError(f"bump map of size {size}")
-    # Sizes are read from the file's own header first: a few bytes can ask for gigabytes.
-    if _jpeg_size(bytes(blob)) != size:
-        raise ValueError(f"bump map is not a grey JPEG of size {size}")
+def _packed(seen: npt.NDArray[np.bool_]) -> UInt8:
+    """A bit a block, 1 where all of it is seen."""
+    height, width = CHART_SHAPE
+    blocks = seen.reshape(height // _SEEN_BLOCK, _SEEN_BLOCK, width // _SEEN_BLOCK, _SEEN_BLOCK)
+    return np.packbits(blocks.all(axis=(1, 3)))
+
+
+def _unpacked(bits: UInt8) -> npt.NDArray[np.bool_]:
+    height, width = (n // _SEEN_BLOCK for n in CHART_SHAPE)
+    blocks = np.unpackbits(bits, count=height * width).reshape(height, width)
+    return blocks.repeat(_SEEN_BLOCK, axis=0).repeat(_SEEN_BLOCK, axis=1).view(np.bool_)
+
+
+def _decode(blob: UInt8) -> UInt8:
+    # The size is read from the file's own header first: a few bytes can ask for gigabytes.
+    if _jpeg_size(bytes(blob)) != CHART_SHAPE:
+        raise ValueError(f"bump map is not a grey JPEG of size {CHART_SHAPE}")
     try:
         image = cv2.imdecode(np.array(blob), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise ValueError(f"bump map cannot be decoded: {error}") from error
-    if image is None or image.dtype != np.uint8 or image.shape != size:
+    if image is None or image.dtype != np.uint8 or image.shape != CHART_SHAPE:
         raise ValueError("bump map cannot be decoded")
     return np.asarray(image, np.uint8)
 
@@ -656,9 +610,8 @@ def _row_dtype(identity: int, expression: int) -> np.dtype[Any]:
     fields: list[Any] = [
         ("start", "<i8"),  # of the map in `maps`
         ("bytes", "<i4"),
-        ("size", "<i4", (2,)),  # height and width of the map
         ("levels", "<f4", (2,)),  # mm of level 0, mm a level
-        ("placement", "<f4", (3,)),  # crop_from_bump: scale, shift in x and y
+        ("seen", "u1", (_SEEN_BYTES,)),  # of the map's blocks, row by row
         ("translation", "<f4", (3,)),  # of camera_from_head, mm
         ("camera", "<f4", (4,)),  # fx, fy, cx, cy of the 500 px crop
         ("identity", "<f2", (identity,)),
@@ -670,8 +623,7 @@ def _row_dtype(identity: int, expression: int) -> np.dtype[Any]:
 
 def _check_face(face: ReferenceFace) -> None:
     for name, shape in (
-        ("bump", (-1, -1)),
-        ("crop_from_bump", (3, 3)),
+        ("bump", CHART_SHAPE),
         ("identity", (-1,)),
         ("expression", (-1,)),
         ("camera_from_head", (4, 4)),
@@ -683,12 +635,8 @@ def _check_face(face: ReferenceFace) -> None:
             raise ValueError(f"`{name}` should be finite and small, has {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"`{name}` should be finite")
-    if max(face.bump.shape) > _MAX_MAP_SIDE:
-        raise ValueError(f"`bump` should have at most {_MAX_MAP_SIDE} px, has {face.bump.shape}")
-    m = face.crop_from_bump
-    pattern = np.array([[m[0, 0], 0, m[0, 2]], [0, m[0, 0], m[1, 2]], [0, 0, 1]])
-    if not (m[0, 0] > 0 and (m == pattern).all()):
-        raise ValueError(f"`crop_from_bump` should be a scale and a shift, is {m.tolist()}")
+    if face.seen.shape != CHART_SHAPE or face.seen.dtype != np.bool_:
+        raise ValueError(f"`seen` should be bool of shape {CHART_SHAPE}, has {face.seen.shape}")
     r = np.asarray(face.camera_from_head, np.float64)[:3, :3]
     if np.abs(r @ r.T - np.eye(3)).max() > 1e-3 or np.linalg.det(r) < 0:
         raise ValueError("`camera_from_head` should be rigid")

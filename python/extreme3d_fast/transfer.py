@@ -1,8 +1,8 @@
-"""Detail of a reference face carried into the crop of another (§4.2)."""
+"""Detail of reference faces carried into the crop of another (§4.2)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -10,17 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Float32, float_array
+from .face_chart import CHART_SHAPE, FaceChart
 from .head_model import HeadModel
-from .mesh import Csr, rotate_vectors, transform_points, vertex_normals
-from .rasterize import Raster, interpolate, rasterize, vertex_visibility
-from .references import ReferenceFace
+from .mesh import transform_points
+from .rasterize import Raster, interpolate, rasterize
+from .references import Reference, ReferenceFace, ReferenceSet
 
-__all__ = ["Borrowed", "warp_by_similarity", "warp_by_surface"]
+__all__ = ["REFERENCES", "Borrowed", "mean_relief", "warp_by_similarity", "warp_by_surface"]
 
-# What the reference's photo shows of its own surface: as in the pipeline's dense-to-sparse step.
-_MIN_COSINE = 0.2
-_DEPTH_TOLERANCE = 2.0  # mm
-_VISIBILITY_SIZE = 250  # px; hidden parts are larger than a pixel of this
+#: References whose mean is borrowed; the paper takes one.
+REFERENCES = 16
+
+# Of several references so many have to show a place.
+_ENOUGH = 0.25
+_UNSEEN = 1e-3  # what an unseen place, which goes on smoothly, counts in a mean
+_SHOWN = 0.99
 # The left-right image of each of the 68 landmarks (iBUG).
 _MIRROR68 = np.concatenate(
     [
@@ -43,105 +47,110 @@ class Borrowed(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
-def warp_by_surface(
-    reference: ReferenceFace,
-    mirrored: bool,
-    model: HeadModel,
-    raster: Raster,
-    *,
-    faces_of_vertex: Csr | None = None,
-    threads: int = 1,
-) -> Borrowed:
-    """Each pixel takes the bump of the same place on the reference's head.
+def mean_relief(
+    references: ReferenceSet, found: Sequence[Reference]
+) -> tuple[Float32, npt.NDArray[np.bool_]]:
+    """Mean bump of some references on the unrolled face, and where enough of them show it.
 
-    The head model gives both faces the same surface coordinates, so that differences of pose,
-    shape and expression vanish; the paper aligns the pictures instead (`warp_by_similarity`).
+    One person's wrinkles are not another's, however alike: measured inside of holes, a single
+    reference is further from the truth than no detail, the mean of sixteen is closer.
 
     Args:
-        reference: face of a set built with this head model.
-        mirrored: take its mirror image.
-        model: head model.
-        raster: what the crop's pixels see of the foundation's skin, from `rasterize`.
-        faces_of_vertex: `vertex_faces` of the model's skin, which spares making it.
-        threads: number of threads; the result is the same for any.
+        references: the set.
+        found: what its `search` found, at least one.
+
+    Returns:
+        `CHART_SHAPE` float32 mm, unfaded, and bool.
 
     Raises:
-        ValueError: coefficients that do not fit the model.
+        InvalidModelFile: the set is damaged.
     """
-    skin = slice(0, model.skin_vertex_count)
-    head = model.vertices(reference.identity, reference.expression, threads=threads)[skin]
-    normals = vertex_normals(head, model.faces, faces_of_vertex=faces_of_vertex, threads=threads)
-    in_camera = transform_points(reference.camera_from_head, head)
-    camera = reference.camera
-    scale = _VISIBILITY_SIZE / camera.width
-    small = replace(
-        camera,
-        fx=camera.fx * scale,
-        fy=camera.fy * scale,
-        cx=camera.cx * scale,
-        cy=camera.cy * scale,
-        width=_VISIBILITY_SIZE,
-        height=_VISIBILITY_SIZE,
-    )
-    visible = vertex_visibility(
-        in_camera,
-        rotate_vectors(reference.camera_from_head, normals),
-        rasterize(in_camera, model.faces, small, threads=threads).depth,
-        small,
-        min_cosine=_MIN_COSINE,
-        depth_tolerance=_DEPTH_TOLERANCE,
-        threads=threads,
-    )
-    bump_from_crop = np.linalg.inv(reference.crop_from_bump)
-    place = camera.project(in_camera) @ bump_from_crop[:2, :2].T + bump_from_crop[:2, 2]
-    place[~visible] = 0  # may be infinite
-    if mirrored:
-        mirror = model.mirror[skin]
-        place, visible = place[mirror], visible[mirror]
+    total, weights = np.zeros((2, *CHART_SHAPE), np.float32)
+    count = np.zeros(CHART_SHAPE, np.int32)
+    for reference in found:
+        face = references.face(reference.index)
+        bump, seen = face.bump, face.seen
+        if reference.mirrored:
+            bump, seen = bump[:, ::-1], seen[:, ::-1]
+        weight = np.where(seen, np.float32(1), np.float32(_UNSEEN))
+        total += weight * bump
+        weights += weight
+        count += seen
+    return total / weights, count >= _ENOUGH * len(found)
 
-    def at_pixels(values: npt.NDArray[np.float64] | Float32) -> Float32:
-        return interpolate(raster, values.astype(np.float32), model.faces, threads=threads)
 
-    shown = at_pixels(visible.astype(np.float32))
+def warp_by_surface(
+    bump: Float32,
+    seen: npt.NDArray[np.bool_],
+    chart: FaceChart,
+    raster: Raster,
+    faces: npt.ArrayLike,
+    *,
+    threads: int = 1,
+) -> Borrowed:
+    """Each pixel takes the bump of the same place on the unrolled face.
+
+    Differences of pose, shape and expression vanish; the paper aligns the pictures instead
+    (`warp_by_similarity`).
+
+    Args:
+        bump: `CHART_SHAPE` mm, unfaded.
+        seen: `CHART_SHAPE`, where it holds.
+        chart: of the head model.
+        raster: what the crop's pixels see of the foundation's skin, from `rasterize`.
+        faces: (F, 3) int32, the head model's skin.
+        threads: number of threads; the result is the same for any.
+    """
     # OpenCV counts from pixel centres
-    x, y = (at_pixels(place[:, axis]) - np.float32(0.5) for axis in (0, 1))
-    bump = cv2.remap(reference.bump, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    height, width = reference.bump.shape
-    inside = (x > -0.5) & (y > -0.5) & (x < width - 0.5) & (y < height - 0.5)
-    return Borrowed(np.asarray(bump, np.float32), (shown > 0.99) & inside & (raster.triangle >= 0))
+    x, y = (
+        interpolate(raster, chart.place[:, axis], faces, threads=threads) - np.float32(0.5)
+        for axis in (0, 1)
+    )
+    warped = cv2.remap(bump, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    shown = cv2.remap(seen.astype(np.float32), x, y, cv2.INTER_LINEAR)
+    return Borrowed(np.asarray(warped, np.float32), (shown > _SHOWN) & (raster.triangle >= 0))
 
 
 def warp_by_similarity(
-    reference: ReferenceFace, mirrored: bool, landmarks68: npt.ArrayLike, size: int
+    face: ReferenceFace,
+    mirrored: bool,
+    model: HeadModel,
+    chart: FaceChart,
+    landmarks68: npt.ArrayLike,
+    size: int,
 ) -> Borrowed:
     """The reference's picture shifted, turned and scaled onto the face, as in the paper.
 
     Args:
-        reference: face of a set.
+        face: face of a set built with this head model.
         mirrored: take its mirror image.
+        model: head model.
+        chart: of the head model.
         landmarks68: (68, 2) px of the crop; those of the jaw are not used.
         size: side of the crop, px.
 
     Raises:
-        ValueError: landmarks of another shape, not finite, or all in one place.
+        ValueError: landmarks of another shape, not finite, or all in one place; coefficients that
+            do not fit the model.
     """
     target = float_array("landmarks68", landmarks68, (68, 2))[_INNER68].astype(np.float64)
-    source = reference.landmarks68.astype(np.float64)
+    source = face.landmarks68.astype(np.float64)
     own_from_crop = np.eye(3)
     if mirrored:
-        own_from_crop[0] = -1, 0, reference.camera.width
-        source = (source * [-1, 1] + [reference.camera.width, 0])[_MIRROR68]
-    crop_from_reference = _similarity(source[_INNER68], target) @ own_from_crop
+        own_from_crop[0] = -1, 0, face.camera.width
+        source = (source * [-1, 1] + [face.camera.width, 0])[_MIRROR68]
+    head = model.vertices(face.identity, face.expression)[: model.skin_vertex_count]
+    in_camera = transform_points(face.camera_from_head, head)
+    raster = rasterize(in_camera, model.faces, face.camera)
+    picture = warp_by_surface(face.bump, face.seen, chart, raster, model.faces)
     # OpenCV puts pixel centres at whole numbers
     index = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    crop_from_map = crop_from_reference @ reference.crop_from_bump
-    matrix = (np.linalg.inv(index) @ crop_from_map @ index)[:2]
-
-    shape = (size, size)
-    bump = cv2.warpAffine(reference.bump, matrix, shape, flags=cv2.INTER_CUBIC)
-    everywhere = np.ones(reference.bump.shape, np.uint8)
-    inside = cv2.warpAffine(everywhere, matrix, shape, flags=cv2.INTER_NEAREST)
-    return Borrowed(np.asarray(bump, np.float32), np.asarray(inside > 0))
+    crop_from_reference = _similarity(source[_INNER68], target) @ own_from_crop
+    matrix = (np.linalg.inv(index) @ crop_from_reference @ index)[:2]
+    bump = cv2.warpAffine(picture.bump, matrix, (size, size), flags=cv2.INTER_CUBIC)
+    valid = picture.valid.astype(np.float32)
+    shown = cv2.warpAffine(valid, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    return Borrowed(np.asarray(bump, np.float32), np.asarray(shown > _SHOWN))
 
 
 def _similarity(
