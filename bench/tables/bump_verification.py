@@ -200,9 +200,9 @@ def separations(scores: np.ndarray, pairs: Pairs, weights: np.ndarray) -> np.nda
 
 
 def interval(values: np.ndarray, digits: int) -> dict[str, float]:
-    """The first value, and the middle 95 % of the others."""
+    """The first value, and the middle 95 % of the others, or of all where those are undefined."""
     rest = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(rest, [2.5, 97.5]) if len(rest) else (np.nan, np.nan)
+    low, high = np.percentile(rest if len(rest) else values[:1], [2.5, 97.5])
     found = {"value": values[0], "low": low, "high": high}
     return {name: round(float(v), digits) for name, v in found.items()}
 
