@@ -157,6 +157,17 @@ def test_an_empty_set_is_not_written(path: Path) -> None:
     assert not list(path.parent.iterdir())
 
 
+def test_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="folder"):
+        ReferenceWriter(tmp_path, head_model="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_of_several_lines_are_refused_by_name(path: Path) -> None:
+    with pytest.raises(ValueError, match="licence"):
+        ReferenceWriter(path, head_model="", licence="mine\nand yours")
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -335,6 +346,14 @@ def set_to(name: str, value: Callable[[NDArray[Any]], Any]) -> Callable[[Arrays]
     return lambda arrays: arrays.update({name: value(arrays[name])})
 
 
+def said(name: str, text: str) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        told = json.loads(arrays["metadata"].tobytes()) | {name: text}
+        arrays["metadata"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+
+    return change
+
+
 def bad_viewpoint(views: NDArray[Any]) -> NDArray[Any]:
     views[1] = np.nan
     return views
@@ -362,6 +381,8 @@ def bad_viewpoint(views: NDArray[Any]) -> NDArray[Any]:
         put("metadata", np.frombuffer(b"[" * 60_000, np.uint8)),
         put("metadata", np.frombuffer(b'{"format": 1}', np.uint8)),
         put("metadata", np.array([{}], object)),
+        said("source", "\x1b[2J"),
+        said("licence", "\ud800"),
         lambda a: [a.update({n: a[n][:0]}) for n in ("viewpoints", "descriptors", "faces")],
     ],
 )

@@ -411,8 +411,8 @@ class ReferenceWriter:
         quality: of the maps' JPEG, 1 to 100.
 
     Raises:
-        OSError: the folder cannot be written to.
-        ValueError: on leaving: no face was added.
+        OSError: `path` is a folder, or its folder cannot be written to.
+        ValueError: metadata are too long or not lines of text; on leaving: no face was added.
     """
 
     def __init__(
@@ -426,16 +426,19 @@ class ReferenceWriter:
         quality: int = _QUALITY,
     ) -> None:
         self.path = Path(path)
-        self._metadata = {
+        if self.path.is_dir():  # told before the work, not after it
+            raise IsADirectoryError(f"`path` should be a file, {self.path} is a folder")
+        metadata = {
             "format": _FORMAT,
             "head_model": head_model,
             "bump_network": bump_network,
             "source": source,
             "licence": licence,
         }
+        _check_printable(metadata)
         #: Of the model that identity and expression speak of.
         self.head_model = head_model
-        self._text = json.dumps(self._metadata).encode()
+        self._text = json.dumps(metadata).encode()
         if len(self._text) > _MAX_METADATA:
             raise ValueError(f"metadata should have at most {_MAX_METADATA} bytes")
         if not 1 <= quality <= 100:
@@ -704,9 +707,17 @@ def _metadata(text: npt.NDArray[Any]) -> dict[str, str]:
         and all(isinstance(value, str) for value in metadata.values())
     ):
         raise ValueError(f"expected metadata {', '.join(names)}")
+    _check_printable(metadata)
     if metadata.pop("format") != _FORMAT:
         raise ValueError(f"expected format {_FORMAT!r}")
     return metadata
+
+
+def _check_printable(metadata: Mapping[str, str]) -> None:
+    # `references info` prints them: no control sequences, no lone surrogates
+    for name, text in metadata.items():
+        if not text.isprintable():
+            raise ValueError(f"`{name}` should be a line of text, is {text!a}")
 
 
 def _check_members(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
