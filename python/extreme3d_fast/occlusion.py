@@ -41,7 +41,8 @@ class Occlusion:
     Attributes:
         hole: (H, W) bool, face-region pixels whose bump is not to be trusted.
         fraction: share of the visible side of the face that is hidden, in [0, 1].
-        method: how the holes are filled.
+        method: how the holes were to be filled; `Face.references` is empty where they are smooth
+            after all.
     """
 
     hole: Mask

@@ -17,13 +17,13 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.detect import Crop
-from extreme3d_fast.errors import NoFaceFound
+from extreme3d_fast.errors import InvalidModelFile, NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationViewer
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.identity import IdentityNetwork
+from extreme3d_fast.identity import DESCRIPTOR_SIZE, IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -158,7 +158,7 @@ class Reconstructor:
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._references: ReferenceSet | None = None
         if occlusion == "reference":
-            self._references = ReferenceSet.load(references)
+            self._references = _reference_set(references)
             self._chart = FaceChart(model)
             self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
@@ -184,6 +184,7 @@ class Reconstructor:
             NoFaceFound: nothing in the photo looks like a face.
             InvalidImage: not an image, or one that cannot be read.
             FileNotFoundError: there is no such file.
+            InvalidModelFile: an entry of the reference set that is needed is damaged.
         """
         with self._lock:
             timings: dict[str, float] = {}
@@ -199,7 +200,7 @@ class Reconstructor:
             image: as for `reconstruct`.
 
         Raises:
-            InvalidImage, FileNotFoundError: as for `reconstruct`.
+            InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`.
         """
         with self._lock:
             photo = load_image(image)
@@ -231,8 +232,8 @@ class Reconstructor:
         """Reconstruct the main face of each photo, in order.
 
         Raises:
-            NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`, on the first photo
-                that has the fault.
+            NoFaceFound, InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`, on
+                the first photo that has the fault.
         """
         if isinstance(images, (str, bytes)):
             raise TypeError(f"images should be a sequence of photos, is one: {images!r}")
@@ -507,6 +508,18 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
+
+
+def _reference_set(path: str | os.PathLike[str] | None) -> ReferenceSet:
+    """The set, if its identity features are those of the built-in network."""
+    references = ReferenceSet.load(path)
+    length = references.descriptors.shape[1]
+    if length != DESCRIPTOR_SIZE:
+        raise InvalidModelFile(
+            f"references: {references.path} holds identity features of {length} values, expected "
+            f"{DESCRIPTOR_SIZE}"
+        )
+    return references
 
 
 class _Part(NamedTuple):
