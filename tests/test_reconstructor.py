@@ -351,6 +351,33 @@ def test_covered_skin_takes_the_detail_of_a_similar_face(reconstructor, portrait
     assert np.abs(borrowed.bump).max() <= 6
 
 
+def reference_set(path, model, faces):
+    """Reconstructor with a set of (camera_from_head, descriptor), for which everyone is `LOOKS`."""
+    rng = np.random.default_rng(0)
+    with ReferenceWriter(path, head_model=model.fingerprint) as writer:
+        for rotation, descriptor in faces:
+            writer.add(reference_face(rng, rotation), descriptor)
+    out = e3d.Reconstructor(references=path)
+    out._identity_network.describe = lambda *_: LOOKS
+    return out
+
+
+LOOKS, OTHERS = np.eye(2, 128, dtype=np.float32)
+
+
+def test_who_is_alike_but_seen_from_the_side_lends_nothing(reconstructor, portrait, tmp_path):
+    covered, model = with_sunglasses(portrait), reconstructor.head_model
+    front = reconstructor.estimate_foundation(covered).camera_from_head[:3, :3]
+    side = rotation_from_angles(60)
+    near = 0.9 * LOOKS + 0.4 * OTHERS
+    faces = [(side, LOOKS), (front, near), (front, OTHERS)]
+    both = reference_set(tmp_path / "a.npz", model, faces).reconstruct(covered)
+    assert {found.index for found in both.references} == {1}
+    alone = reference_set(tmp_path / "b.npz", model, faces[::2]).reconstruct(covered)
+    assert alone.references == ()
+    assert any("no reference face is similar" in warning for warning in alone.warnings)
+
+
 def test_sets_of_other_identity_features_are_refused(tmp_path):
     with ReferenceWriter(tmp_path / "a.npz", head_model="") as writer:
         writer.add(reference_face(np.random.default_rng(0)), np.ones(64))

@@ -69,7 +69,9 @@ _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 # Holes smaller than this share of the face are closed smoothly: a reference would not show.
 _SMALL_HOLES = 0.01
-# If the best of them is seen from further round, or less alike, they are none.
+# References of the nearest viewpoints, of which the most similar are taken (section 4.2).
+_SHORT_LIST = 100
+# Seen from further round, or less alike, a face is no reference.
 _MAX_POSE_DISTANCE = 20.0  # degrees
 _MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
@@ -446,21 +448,26 @@ class Reconstructor:
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return (), ()
         found = timed("search", self._references.search)(
-            camera_from_head, features, count=REFERENCES
+            camera_from_head, features, k=_SHORT_LIST, count=_SHORT_LIST
         )
-        best = found[0]
-        if best.pose_distance > _MAX_POSE_DISTANCE or best.similarity < _MIN_SIMILARITY:
+        alike = [
+            reference
+            for reference in found
+            if reference.pose_distance <= _MAX_POSE_DISTANCE
+            and reference.similarity >= _MIN_SIMILARITY
+        ][:REFERENCES]
+        if not alike:
             warnings.append(
                 f"no reference face is similar enough to fill what is hidden (viewpoint "
-                f"{best.pose_distance:.0f} degrees off, similarity {best.similarity:.2f}): "
+                f"{found[0].pose_distance:.0f} degrees off, similarity {found[0].similarity:.2f}): "
                 f"it is smooth"
             )
             return (), ()
-        relief = timed("references", mean_relief)(self._references, found)
+        relief = timed("references", mean_relief)(self._references, alike)
         borrowed = timed("transfer", warp_by_surface)(
             *relief, self._chart, raster, self.head_model.faces, threads=self.threads
         )
-        return tuple(found), borrowed
+        return tuple(alike), borrowed
 
     def _part_meshes(
         self,
