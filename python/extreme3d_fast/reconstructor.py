@@ -99,7 +99,7 @@ class Reconstructor:
         detail: source of the bump map; see `Detail`. The face mask is the network's in any case.
         bump_network: ONNX file of another bump-map network, such as converted weights of the
             paper's authors; see `BumpNetwork`. None is the built-in one.
-        occlusion: how occluded pixels are filled: "reference" with detail of a similar face,
+        occlusion: how occluded pixels are filled: "reference" with detail of similar faces,
             "smooth" from around them, "none" not at all.
         references: file of another reference set, as `extreme3d references build` writes it. None
             is the built-in one.
