@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -158,6 +159,8 @@ def test_output_that_is_a_file_is_wrong_use(run, capsys: pytest.CaptureFixture[s
         ["references"],
         ["references", "build", "a.png"],
         ["references", "build", "a.png", "-o", "a.npz", "--max", "0"],
+        ["references", "build", "a.png", "-o", "a.npz", "--references", "b.npz"],
+        ["references", "build", "a.png", "-o", "a.npz", "--occlusion", "smooth"],
     ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:
@@ -309,6 +312,19 @@ def test_unreadable_photos_do_not_stop_the_building(build, capsys) -> None:
     assert "text.jpg is not an image file" in errors
     assert "missing.jpg: there is no image file" in errors
     assert "2 of 3 photos failed" in errors
+
+
+def test_a_face_that_no_set_can_hold_does_not_stop_the_building(build, monkeypatch, capsys) -> None:
+    taken = BuilderStandIn.examine
+
+    def examine(self: BuilderStandIn, photo: Path) -> Candidate:
+        candidate = taken(self, photo)
+        return replace(candidate, descriptor=np.zeros(128)) if photo.stem == "a" else candidate
+
+    monkeypatch.setattr(BuilderStandIn, "examine", examine)
+    assert build(photo("a.png", 1), photo("b.png", 1)) == SOME_FAILED
+    assert len(ReferenceSet.load("set.npz")) == 1
+    assert "a.png: `descriptor` should be finite and not 0" in capsys.readouterr().err
 
 
 def test_building_stops_at_the_number_asked_for(build) -> None:

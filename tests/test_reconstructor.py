@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from synthetic_references import reference_face, write_reference_set
 from tiny_networks import RED, picks, says, write_network
 
 import extreme3d_fast as e3d
@@ -18,6 +19,7 @@ from extreme3d_fast.detect import Crop, crop_face
 from extreme3d_fast.estimator import Found
 from extreme3d_fast.mesh import mesh_report, transform_points
 from extreme3d_fast.mesh_io import Mesh
+from extreme3d_fast.references import ReferenceWriter
 from extreme3d_fast.render import render_meshes
 
 
@@ -347,6 +349,48 @@ def test_covered_skin_takes_the_detail_of_a_similar_face(reconstructor, portrait
     rough = [np.abs(np.diff(face.bump, axis=0))[1:][hole[2:]].mean() for face in (borrowed, smooth)]
     assert rough[0] > 1.5 * rough[1]
     assert np.abs(borrowed.bump).max() <= 6
+
+
+def reference_set(path, model, faces):
+    """Reconstructor with a set of (camera_from_head, descriptor), for which everyone is `LOOKS`."""
+    rng = np.random.default_rng(0)
+    with ReferenceWriter(path, head_model=model.fingerprint) as writer:
+        for rotation, descriptor in faces:
+            writer.add(reference_face(rng, rotation), descriptor)
+    out = e3d.Reconstructor(references=path)
+    out._identity_network.describe = lambda *_: LOOKS
+    return out
+
+
+LOOKS, OTHERS = np.eye(2, 128, dtype=np.float32)
+
+
+def test_who_is_alike_but_seen_from_the_side_lends_nothing(reconstructor, portrait, tmp_path):
+    covered, model = with_sunglasses(portrait), reconstructor.head_model
+    front = reconstructor.estimate_foundation(covered).camera_from_head[:3, :3]
+    side = rotation_from_angles(60)
+    near = 0.9 * LOOKS + 0.4 * OTHERS
+    faces = [(side, LOOKS), (front, near), (front, OTHERS)]
+    both = reference_set(tmp_path / "a.npz", model, faces).reconstruct(covered)
+    assert {found.index for found in both.references} == {1}
+    alone = reference_set(tmp_path / "b.npz", model, faces[::2]).reconstruct(covered)
+    assert alone.references == ()
+    assert any("no reference face is similar" in warning for warning in alone.warnings)
+
+
+def test_sets_of_other_identity_features_are_refused(tmp_path):
+    with ReferenceWriter(tmp_path / "a.npz", head_model="") as writer:
+        writer.add(reference_face(np.random.default_rng(0)), np.ones(64))
+    with pytest.raises(e3d.InvalidModelFile, match="64 values"):
+        e3d.Reconstructor(references=tmp_path / "a.npz")
+
+
+def test_set_of_another_head_model_lends_nothing(portrait, tmp_path):
+    write_reference_set(tmp_path / "a.npz", 2, head_model="another")
+    reconstructor = e3d.Reconstructor(references=tmp_path / "a.npz")
+    face = reconstructor.reconstruct(with_sunglasses(portrait))
+    assert face.references == ()
+    assert any("of another head model" in warning for warning in face.warnings)
 
 
 def test_nothing_is_borrowed_where_nothing_is_covered(portrait, tmp_path):

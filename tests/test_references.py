@@ -126,9 +126,10 @@ def test_numpy_reads_the_file_and_writing_again_gives_the_same_bytes(path: Path)
     assert path.read_bytes() == first
 
 
-def test_a_subset_holds_the_chosen_faces_as_they_were(shared: ReferenceSet, path: Path) -> None:
+def test_copied_faces_are_as_they_were(shared: ReferenceSet, path: Path) -> None:
     chosen = [7, 3, 30]
-    shared.subset(chosen, path)
+    with ReferenceWriter(path, **shared.metadata) as writer:
+        assert [shared.copy(i, writer) for i in chosen] == [0, 1, 2]
     part = ReferenceSet.load(path)
     assert part.metadata == shared.metadata
     for i, j in enumerate(chosen):
@@ -155,6 +156,17 @@ def test_an_empty_set_is_not_written(path: Path) -> None:
     ):
         pass
     assert not list(path.parent.iterdir())
+
+
+def test_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="folder"):
+        ReferenceWriter(tmp_path, head_model="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_of_several_lines_are_refused_by_name(path: Path) -> None:
+    with pytest.raises(ValueError, match="licence"):
+        ReferenceWriter(path, head_model="", licence="mine\nand yours")
 
 
 @pytest.mark.parametrize(
@@ -335,6 +347,14 @@ def set_to(name: str, value: Callable[[NDArray[Any]], Any]) -> Callable[[Arrays]
     return lambda arrays: arrays.update({name: value(arrays[name])})
 
 
+def said(name: str, text: str) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        told = json.loads(arrays["metadata"].tobytes()) | {name: text}
+        arrays["metadata"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+
+    return change
+
+
 def bad_viewpoint(views: NDArray[Any]) -> NDArray[Any]:
     views[1] = np.nan
     return views
@@ -362,6 +382,8 @@ def bad_viewpoint(views: NDArray[Any]) -> NDArray[Any]:
         put("metadata", np.frombuffer(b"[" * 60_000, np.uint8)),
         put("metadata", np.frombuffer(b'{"format": 1}', np.uint8)),
         put("metadata", np.array([{}], object)),
+        said("source", "\x1b[2J"),
+        said("licence", "\ud800"),
         lambda a: [a.update({n: a[n][:0]}) for n in ("viewpoints", "descriptors", "faces")],
     ],
 )

@@ -123,3 +123,11 @@ def test_held_out_persons_are_left_out(data_dir):
     assert not any(br.is_held_out(br.person_of(name)) for name in names)
     assert br.age_of("utkface/61_0_1_2017.jpg") == 61
     assert np.isnan(br.age_of("celebamask/61.jpg"))
+
+
+def test_parts_of_another_chart_are_stale(monkeypatch, tmp_path):
+    before = br.stamp()
+    changed = tmp_path / "face_chart.py"
+    changed.write_text("_PX_PER_RADIAN = 120.0")
+    monkeypatch.setattr(br.face_chart, "__file__", str(changed))
+    assert br.stamp() != before

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from preview import shaded_depth, sheet
 from store import is_held_out, person_of
 
-from extreme3d_fast import reference_builder
+from extreme3d_fast import face_chart, reference_builder, references
 from extreme3d_fast.detect import ASSETS
 from extreme3d_fast.face_chart import MM_PER_PX
 from extreme3d_fast.reference_builder import Measures, ReferenceBuilder
@@ -40,6 +40,7 @@ FOLDERS = ("celebamask", "utkface", "youtube_faces", "fasseg_profile")
 SOURCE = "photos of CelebAMask-HQ, UTKFace, YouTube Faces and FASSEG"
 LICENCE = "non-commercial research, as the photos; see references.card.md"
 MADE_WITH = ("bump.onnx", "identity.onnx", "foundation.onnx", "pose.onnx", "head.npz")
+CODE = (reference_builder, face_chart, references)  # what decides what a part holds
 
 GLASSES = 3  # class of CelebAMask-HQ
 MIN_GLASSES = 60  # px of its 256 px labels
@@ -98,7 +99,8 @@ def wears_glasses(data: Path, name: str) -> bool:
 def stamp() -> str:
     """Changes with whatever the parts are made with."""
     digest = hashlib.sha256()
-    for path in (*(ASSETS / name for name in MADE_WITH), Path(reference_builder.__file__)):
+    code = (Path(module.__file__) for module in CODE)
+    for path in (*(ASSETS / name for name in MADE_WITH), *code):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -143,6 +143,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="what the fine relief comes from (default: network; shading needs no training)",
     )
     _add_bump_network(parser)
+    parser.add_argument(
+        "--occlusion",
+        choices=("reference", "smooth", "none"),
+        default="reference",
+        help="what fills the covered parts (default: reference, detail of similar faces)",
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FILE",
+        help="another reference set, from `extreme3d references build` (default: the built-in one)",
+    )
     _add_threads(parser)
 
 
@@ -156,18 +168,6 @@ def _add_bump_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--occlusion",
-        choices=("reference", "smooth", "none"),
-        default="reference",
-        help="what fills the covered parts (default: reference, detail of a similar face)",
-    )
-    parser.add_argument(
-        "--references",
-        type=Path,
-        metavar="FILE",
-        help="another reference set, from `extreme3d references build` (default: the built-in one)",
-    )
     parser.add_argument(
         "--threads",
         type=_positive,
@@ -283,11 +283,15 @@ def _build_references(options: argparse.Namespace) -> int:
                 except Exception as error:  # whatever one photo does, the others are tried
                     failed += 1
                     progress.say(f"{photo}: {str(error) or type(error).__name__}")
-                else:
-                    if candidate.refusal:
-                        refusals[candidate.refusal] += 1
-                    else:
+                    candidate = None
+                if candidate and candidate.refusal:
+                    refusals[candidate.refusal] += 1
+                elif candidate:
+                    try:
                         taken = writer.add(candidate.face, candidate.descriptor) + 1
+                    except ValueError as error:  # not OSError: a full disk ends it
+                        failed += 1
+                        progress.say(f"{photo}: {error}")
                 progress.step()
                 if taken == options.max:
                     break

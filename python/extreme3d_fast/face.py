@@ -24,7 +24,7 @@ class Provenance(IntEnum):
     """Where a vertex of the result came from."""
 
     OBSERVED = 0  #: the photo shows it
-    FILLED = 1  #: in a hole of the bump map (something covers the face): a similar face's detail
+    FILLED = 1  #: in a hole of the bump map (something covers the face); see `occlusion`
     MIRRORED = 2  #: on the hidden side, recovered by symmetry
     MODEL = 3  #: the foundation's own shape, no detail of the photo reaches it
 

@@ -1,7 +1,7 @@
 """What goes where the face is not seen (§4.2): holes, and detail that fills them.
 
-The face mask is the bump-map network's. Holes take the detail of a similar face, laid in by its
-gradients so that it meets what is seen around it; without one, the smoothest surface. Face masks
+The face mask is the bump-map network's. Holes take the detail of similar faces, laid in by its
+gradients so that it meets what is seen around it; without them, the smoothest surface. Face masks
 are (H, W) bool, True where the face is seen; holes are (H, W) bool, True where it is not.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes"]
 Mask = npt.NDArray[np.bool_]
 
 FillMethod = Literal["reference", "smooth", "none"]
-"""How holes are filled: from a similar face, smoothly, or not at all."""
+"""How holes are filled: from similar faces, smoothly, or not at all."""
 
 # Pixels in a crop of this side; 7 are about 4 mm. Next to an occluder the bump holds its shadow.
 _CROP_SIZE = 500
@@ -41,7 +41,8 @@ class Occlusion:
     Attributes:
         hole: (H, W) bool, face-region pixels whose bump is not to be trusted.
         fraction: share of the visible side of the face that is hidden, in [0, 1].
-        method: how the holes are filled.
+        method: how the holes were to be filled; `Face.references` is empty where they are smooth
+            after all.
     """
 
     hole: Mask

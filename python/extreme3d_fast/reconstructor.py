@@ -17,13 +17,13 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.detect import Crop
-from extreme3d_fast.errors import NoFaceFound
+from extreme3d_fast.errors import InvalidModelFile, NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationViewer
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.identity import IdentityNetwork
+from extreme3d_fast.identity import DESCRIPTOR_SIZE, IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -69,7 +69,9 @@ _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 # Holes smaller than this share of the face are closed smoothly: a reference would not show.
 _SMALL_HOLES = 0.01
-# If the best of them is seen from further round, or less alike, they are none.
+# References of the nearest viewpoints, of which the most similar are taken (section 4.2).
+_SHORT_LIST = 100
+# Seen from further round, or less alike, a face is no reference.
 _MAX_POSE_DISTANCE = 20.0  # degrees
 _MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
@@ -97,7 +99,7 @@ class Reconstructor:
         detail: source of the bump map; see `Detail`. The face mask is the network's in any case.
         bump_network: ONNX file of another bump-map network, such as converted weights of the
             paper's authors; see `BumpNetwork`. None is the built-in one.
-        occlusion: how occluded pixels are filled: "reference" with detail of a similar face,
+        occlusion: how occluded pixels are filled: "reference" with detail of similar faces,
             "smooth" from around them, "none" not at all.
         references: file of another reference set, as `extreme3d references build` writes it. None
             is the built-in one.
@@ -158,7 +160,7 @@ class Reconstructor:
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._references: ReferenceSet | None = None
         if occlusion == "reference":
-            self._references = ReferenceSet.load(references)
+            self._references = _reference_set(references)
             self._chart = FaceChart(model)
             self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
@@ -184,6 +186,7 @@ class Reconstructor:
             NoFaceFound: nothing in the photo looks like a face.
             InvalidImage: not an image, or one that cannot be read.
             FileNotFoundError: there is no such file.
+            InvalidModelFile: an entry of the reference set that is needed is damaged.
         """
         with self._lock:
             timings: dict[str, float] = {}
@@ -199,7 +202,7 @@ class Reconstructor:
             image: as for `reconstruct`.
 
         Raises:
-            InvalidImage, FileNotFoundError: as for `reconstruct`.
+            InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`.
         """
         with self._lock:
             photo = load_image(image)
@@ -231,8 +234,8 @@ class Reconstructor:
         """Reconstruct the main face of each photo, in order.
 
         Raises:
-            NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`, on the first photo
-                that has the fault.
+            NoFaceFound, InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`, on
+                the first photo that has the fault.
         """
         if isinstance(images, (str, bytes)):
             raise TypeError(f"images should be a sequence of photos, is one: {images!r}")
@@ -445,21 +448,26 @@ class Reconstructor:
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return (), ()
         found = timed("search", self._references.search)(
-            camera_from_head, features, count=REFERENCES
+            camera_from_head, features, k=_SHORT_LIST, count=_SHORT_LIST
         )
-        best = found[0]
-        if best.pose_distance > _MAX_POSE_DISTANCE or best.similarity < _MIN_SIMILARITY:
+        alike = [
+            reference
+            for reference in found
+            if reference.pose_distance <= _MAX_POSE_DISTANCE
+            and reference.similarity >= _MIN_SIMILARITY
+        ][:REFERENCES]
+        if not alike:
             warnings.append(
                 f"no reference face is similar enough to fill what is hidden (viewpoint "
-                f"{best.pose_distance:.0f} degrees off, similarity {best.similarity:.2f}): "
+                f"{found[0].pose_distance:.0f} degrees off, similarity {found[0].similarity:.2f}): "
                 f"it is smooth"
             )
             return (), ()
-        relief = timed("references", mean_relief)(self._references, found)
+        relief = timed("references", mean_relief)(self._references, alike)
         borrowed = timed("transfer", warp_by_surface)(
             *relief, self._chart, raster, self.head_model.faces, threads=self.threads
         )
-        return tuple(found), borrowed
+        return tuple(alike), borrowed
 
     def _part_meshes(
         self,
@@ -507,6 +515,18 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
+
+
+def _reference_set(path: str | os.PathLike[str] | None) -> ReferenceSet:
+    """The set, if its identity features are those of the built-in network."""
+    references = ReferenceSet.load(path)
+    length = references.descriptors.shape[1]
+    if length != DESCRIPTOR_SIZE:
+        raise InvalidModelFile(
+            f"references: {references.path} holds identity features of {length} values, expected "
+            f"{DESCRIPTOR_SIZE}"
+        )
+    return references
 
 
 class _Part(NamedTuple):

@@ -17,7 +17,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -230,25 +230,6 @@ class ReferenceSet:
             raise self._invalid(f"face {index}: {error}") from error
         return face
 
-    def subset(self, indices: Iterable[int], path: str | os.PathLike[str]) -> None:
-        """Writes some of the faces to another file, in the given order, as they are stored.
-
-        Raises:
-            IndexError: no such face.
-            ValueError: no indices.
-            InvalidModelFile: a face is damaged.
-        """
-        about = self.metadata
-        with ReferenceWriter(
-            path,
-            head_model=about["head_model"],
-            bump_network=about["bump_network"],
-            source=about["source"],
-            licence=about["licence"],
-        ) as writer:
-            for i in indices:
-                self.copy(i, writer)
-
     def copy(self, index: int, writer: ReferenceWriter) -> int:
         """Adds a face to a file that is being written, as it is stored here.
 
@@ -408,11 +389,10 @@ class ReferenceWriter:
         bump_network: name and version of what made the bump maps.
         source: where the photos come from.
         licence: terms of the set.
-        quality: of the maps' JPEG, 1 to 100.
 
     Raises:
-        OSError: the folder cannot be written to.
-        ValueError: on leaving: no face was added.
+        OSError: `path` is a folder, or its folder cannot be written to.
+        ValueError: metadata are too long or not lines of text; on leaving: no face was added.
     """
 
     def __init__(
@@ -423,24 +403,23 @@ class ReferenceWriter:
         bump_network: str = "",
         source: str = "",
         licence: str = "",
-        quality: int = _QUALITY,
     ) -> None:
         self.path = Path(path)
-        self._metadata = {
+        if self.path.is_dir():  # told before the work, not after it
+            raise IsADirectoryError(f"`path` should be a file, {self.path} is a folder")
+        metadata = {
             "format": _FORMAT,
             "head_model": head_model,
             "bump_network": bump_network,
             "source": source,
             "licence": licence,
         }
+        _check_printable(metadata)
         #: Of the model that identity and expression speak of.
         self.head_model = head_model
-        self._text = json.dumps(self._metadata).encode()
+        self._text = json.dumps(metadata).encode()
         if len(self._text) > _MAX_METADATA:
             raise ValueError(f"metadata should have at most {_MAX_METADATA} bytes")
-        if not 1 <= quality <= 100:
-            raise ValueError(f"`quality` should be in [1, 100], is {quality}")
-        self._quality = quality
         self._resources = contextlib.ExitStack()
         folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
         self._folder = Path(self._resources.enter_context(folder))
@@ -465,9 +444,6 @@ class ReferenceWriter:
             if kind is None:
                 self._assemble()
 
-    def __len__(self) -> int:
-        return self._count
-
     def add(self, face: ReferenceFace, descriptor: npt.ArrayLike) -> int:
         """Adds a face.
 
@@ -490,7 +466,7 @@ class ReferenceWriter:
         done, blob = cv2.imencode(
             ".jpg",
             levels,
-            [cv2.IMWRITE_JPEG_QUALITY, self._quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+            [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1],
         )
         if not done or blob.size > _MAX_MAP_BYTES:
             raise ValueError(f"`bump` of shape {face.bump.shape} cannot be encoded")
@@ -704,9 +680,17 @@ def _metadata(text: npt.NDArray[Any]) -> dict[str, str]:
         and all(isinstance(value, str) for value in metadata.values())
     ):
         raise ValueError(f"expected metadata {', '.join(names)}")
+    _check_printable(metadata)
     if metadata.pop("format") != _FORMAT:
         raise ValueError(f"expected format {_FORMAT!r}")
     return metadata
+
+
+def _check_printable(metadata: Mapping[str, str]) -> None:
+    # `references info` prints them: no control sequences, no lone surrogates
+    for name, text in metadata.items():
+        if not text.isprintable():
+            raise ValueError(f"`{name}` should be a line of text, is {text!a}")
 
 
 def _check_members(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
