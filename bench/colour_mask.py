@@ -27,7 +27,6 @@ from extreme3d_fast._shading import (
 )
 from extreme3d_fast.bump_network import _without_openings
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.occlusion import _disc
 
 Mask = npt.NDArray[np.bool_]
 
@@ -67,6 +66,11 @@ _MIN_AREA_AT_BORDER = 120.0
 _MIN_AREA_INSIDE = 800.0
 _LENS_SHADE = -1.0  # log luminance; redder but brighter regions inside the face are lips
 _GROWTH = 1.5  # mm, because evidence is weak at an occluder's soft edge
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * max(round(radius), 1) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 def estimate_face_mask(

@@ -71,10 +71,8 @@ def load_columns(
 
 def in_photo(foundation: Any, model: Any) -> Answer:
     """Landmarks in px of the photo, rotation against its axes."""
-    head = model.landmark_basis("68").positions(foundation.identity, foundation.expression)
-    head = head.astype(np.float64)
     pose = np.asarray(foundation.camera_from_head, np.float64)
-    in_crop = foundation.camera.project(head @ pose[:3, :3].T + pose[:3, 3])
+    in_crop = foundation.landmarks(model)
     image_from_crop = np.linalg.inv(np.asarray(foundation.crop_from_image, np.float64))
     turn = np.eye(3)  # in the image plane: a similarity without its scale
     turn[:2, :2] = image_from_crop[:2, :2] / np.sqrt(np.linalg.det(image_from_crop[:2, :2]))

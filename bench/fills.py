@@ -53,20 +53,13 @@ class Target:
     @cached_property
     def landmarks68(self) -> np.ndarray:
         """(68, 2) px, the foundation's."""
-        return self.landmarks("68")
+        return self.foundation.landmarks(self.model)
 
     @cached_property
     def box(self) -> np.ndarray:
         """(4,) x0, y0, x1, y1: tight box of the foundation's points, as of a `Photo`."""
-        points = self.landmarks("478")[:468]
+        points = self.foundation.landmarks(self.model, "478")[:468]
         return np.concatenate([points.min(0), points.max(0)])
-
-    def landmarks(self, which: str) -> np.ndarray:
-        from extreme3d_fast.mesh import transform_points
-
-        found = self.foundation
-        head = self.model.landmark_basis(which).positions(found.identity, found.expression)
-        return self.view.camera.project(transform_points(found.camera_from_head, head))
 
     def at_pixels(self, of_vertex: np.ndarray) -> np.ndarray:
         """(S, S) float32: (V,) values carried to the pixels, 0 where no face."""

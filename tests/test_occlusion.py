@@ -103,12 +103,11 @@ def test_holes_are_the_rejected_part_of_the_face():
     weight[10:50, 10:50] = 1
     mask = np.ones((60, 60), bool)
     mask[:, :20] = False
-    occlusion = find_holes(mask, weight, margin=0)
+    occlusion = find_holes(mask, weight)
     expected = np.zeros((60, 60), bool)
-    expected[10:50, 10:20] = True
+    expected[10:50, 10:20] = True  # the margin is less than a pixel here
     assert np.array_equal(occlusion.hole, expected)
     assert occlusion.fraction == pytest.approx(0.25)
-    assert find_holes(mask, weight, margin=3).hole[30, 10:23].all()
     assert not find_holes(mask, weight, "none").hole.any()
 
 

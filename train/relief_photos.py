@@ -38,7 +38,6 @@ from extreme3d_fast.mesh import (
     vertex_faces,
     vertex_normals,
 )
-from extreme3d_fast.occlusion import _disc
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize
 from extreme3d_fast.reference_builder import sharpness
 from extreme3d_fast.smooth_depth import smooth_depth
@@ -170,6 +169,11 @@ class Viewer:
             foundation.yaw_pitch_roll[0],
             float(np.sqrt(np.square(gap).mean())) * mm,
         )
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * max(round(radius), 1) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 def rasterized(

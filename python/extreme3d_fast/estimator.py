@@ -98,6 +98,12 @@ class Foundation:
     confidence: float
     warnings: tuple[str, ...] = ()
 
+    def landmarks(self, model: HeadModel, which: str = "68") -> npt.NDArray[np.float64]:
+        """(L, 2) px of the crop: landmarks of its head, the "68" or the "478"."""
+        head = model.landmark_basis(which).positions(self.identity, self.expression)
+        pose = self.camera_from_head.astype(np.float64)
+        return np.asarray(self.camera.project(head @ pose[:3, :3].T + pose[:3, 3]))
+
     @property
     def yaw_pitch_roll(self) -> tuple[float, float, float]:
         """Degrees; see `camera.angles_from_rotation` for the signs."""

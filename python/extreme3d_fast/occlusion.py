@@ -50,26 +50,18 @@ class Occlusion:
     method: FillMethod
 
 
-def _disc(radius: float) -> npt.NDArray[np.uint8]:
-    side = 2 * max(round(radius), 1) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), dtype=np.uint8)
-
-
 def find_holes(
     face_mask: npt.ArrayLike,
     weight: npt.ArrayLike,
     method: FillMethod = "smooth",
-    *,
-    margin: int | None = None,
 ) -> Occlusion:
-    """Face-region pixels that the mask rejects, grown by a margin, since the bump next to an
-    occluder holds its edge and shadow.
+    """Face-region pixels that the mask rejects, grown by 4 mm, since the bump next to an occluder
+    holds its edge and shadow.
 
     Args:
         face_mask: (H, W) bool, True where the face is seen.
         weight: (H, W) in [0, 1], where bump maps apply.
         method: how the holes will be filled; "none" gives no holes.
-        margin: growth in pixels; None: 4 mm in a crop of any size.
 
     Returns:
         Holes, hidden share of the face (before growing) and method.
@@ -82,10 +74,6 @@ def find_holes(
     w = float_array("weight", weight, (-1, -1))
     seen = mask_array("face_mask", face_mask, w.shape)
     scale = w.shape[1] / _CROP_SIZE
-    if margin is None:
-        margin = round(_TRUST_MARGIN * scale)
-    if margin < 0:
-        raise ValueError(f"`margin` should not be negative, is {margin}")
     region = w > 0
     hidden = (region & (seen == 0)).view(np.uint8)
     total = float(w.sum())
@@ -96,8 +84,9 @@ def find_holes(
     large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE * scale**2
     large[0] = False
     hole = large[label] if count > 1 else np.zeros_like(region)
-    if margin:
-        hole = np.asarray(cv2.dilate(hole.view(np.uint8), _disc(margin)) > 0)
+    if hole.any():
+        away = cv2.distanceTransform((~hole).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        hole = np.asarray(away <= _TRUST_MARGIN * scale)
     return Occlusion(hole & region, fraction, method)
 
 

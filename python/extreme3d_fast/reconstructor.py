@@ -71,6 +71,8 @@ _SMALL_FACE_PX = 100.0
 _SMALL_HOLES = 0.01
 # References of the nearest viewpoints, of which the most similar are taken (section 4.2).
 _SHORT_LIST = 100
+# Fewer are worse than none: one person's relief is not another's.
+_FEWEST_REFERENCES = 8
 # Seen from further round, or less alike, a face is no reference.
 _MAX_POSE_DISTANCE = 20.0  # degrees
 _MIN_SIMILARITY = 0.8
@@ -147,8 +149,10 @@ class Reconstructor:
         for name, path in (("bump_network", bump_network), ("references", references)):
             if not isinstance(path, (str, os.PathLike, type(None))):
                 raise TypeError(f"{name} should be a path, is {path!r}")
-        if references is not None and occlusion != "reference":
-            raise ValueError(f"references are of no use with occlusion={occlusion!r}")
+        if references is not None and (occlusion != "reference" or detail == "none"):
+            raise ValueError(
+                f"references are of no use with occlusion={occlusion!r}, detail={detail!r}"
+            )
         self.device = device
         self.threads = threads
         self.crop_size = crop_size
@@ -159,7 +163,7 @@ class Reconstructor:
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._references: ReferenceSet | None = None
-        if occlusion == "reference":
+        if occlusion == "reference" and detail != "none":
             self._references = _reference_set(references)
             self._chart = FaceChart(model)
             self._identity_network = IdentityNetwork(threads=threads)
@@ -437,18 +441,16 @@ class Reconstructor:
         if self._references.head_model != self.head_model.fingerprint:
             warnings.append("the reference set is of another head model: what is hidden is smooth")
             return (), ()
-        camera, camera_from_head = foundation.camera, foundation.camera_from_head
-        landmarks = self.head_model.landmark_basis("68").positions(
-            foundation.identity, foundation.expression
-        )
-        landmarks68 = camera.project(transform_points(camera_from_head, landmarks))
+        landmarks68 = foundation.landmarks(self.head_model)
         try:
             features = timed("identity", self._identity_network.describe)(photo, landmarks68)
+        except InvalidModelFile:
+            raise
         except ValueError as error:  # the crop does not show the face's middle
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return (), ()
         found = timed("search", self._references.search)(
-            camera_from_head, features, k=_SHORT_LIST, count=_SHORT_LIST
+            foundation.camera_from_head, features, k=_SHORT_LIST, count=_SHORT_LIST
         )
         alike = [
             reference
@@ -456,11 +458,11 @@ class Reconstructor:
             if reference.pose_distance <= _MAX_POSE_DISTANCE
             and reference.similarity >= _MIN_SIMILARITY
         ][:REFERENCES]
-        if not alike:
+        if len(alike) < _FEWEST_REFERENCES:
             warnings.append(
-                f"no reference face is similar enough to fill what is hidden (viewpoint "
-                f"{found[0].pose_distance:.0f} degrees off, similarity {found[0].similarity:.2f}): "
-                f"it is smooth"
+                f"what is hidden is smooth: only {len(alike)} reference faces are similar enough "
+                f"(the best is {found[0].pose_distance:.0f} degrees off, similarity "
+                f"{found[0].similarity:.2f})"
             )
             return (), ()
         relief = timed("references", mean_relief)(self._references, alike)

@@ -19,13 +19,12 @@ import numpy.typing as npt
 from extreme3d_fast._arrays import Float32, UInt8
 from extreme3d_fast.bump_network import CROP_SIZE, BumpNetwork
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.estimator import Foundation, FoundationEstimator
+from extreme3d_fast.estimator import FoundationEstimator
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer, face_height
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
-from extreme3d_fast.mesh import transform_points
 from extreme3d_fast.occlusion import find_holes
 from extreme3d_fast.rasterize import vertex_visibility
 from extreme3d_fast.references import ReferenceFace
@@ -183,7 +182,7 @@ class ReferenceBuilder:
         known["hidden"] = max(occlusion.fraction - view.outside, 0.0)
         if known["hidden"] > MAX_HIDDEN:
             return refused("covered")
-        landmarks68 = self._landmarks(foundation)
+        landmarks68 = foundation.landmarks(self.head_model).astype(np.float32)
         inner = (view.weight > _INNER) & ~occlusion.hole
         if np.count_nonzero(inner) < _MIN_INNER:
             return refused("covered")
@@ -226,14 +225,6 @@ class ReferenceBuilder:
             min_cosine=_MIN_COSINE,
         )
         return self._chart.unroll(unfaded, known, camera.project(view.in_camera), visible)
-
-    def _landmarks(self, foundation: Foundation) -> Float32:
-        """(68, 2) px of the crop."""
-        points = self.head_model.landmark_basis("68").positions(
-            foundation.identity, foundation.expression
-        )
-        in_camera = transform_points(foundation.camera_from_head, points)
-        return foundation.camera.project(in_camera).astype(np.float32)
 
 
 def sharpness(image: UInt8, weight: Float32, skin: npt.NDArray[Any]) -> float:
