@@ -51,6 +51,22 @@ class Target:
         return rasterize(self.in_camera, self.model.faces, self.view.camera)
 
     @cached_property
+    def visible(self) -> np.ndarray:
+        """(V,) bool, the skin's vertices that the crop shows."""
+        from extreme3d_fast.mesh import rotate_vectors, vertex_normals
+        from extreme3d_fast.rasterize import vertex_visibility
+
+        normals = vertex_normals(_skin(self.model, self.foundation), self.model.faces)
+        return vertex_visibility(
+            self.in_camera,
+            rotate_vectors(self.foundation.camera_from_head, normals),
+            self.raster.depth,
+            self.view.camera,
+            min_cosine=_MIN_COSINE,
+            depth_tolerance=_DEPTH_TOLERANCE,
+        )
+
+    @cached_property
     def landmarks68(self) -> np.ndarray:
         """(68, 2) px, the foundation's."""
         return self.foundation.landmarks(self.model)
@@ -139,14 +155,22 @@ class References:
 
     def several(self, seen: Seen) -> Borrowed:
         """What the product lays into the holes."""
-        from extreme3d_fast.transfer import REFERENCES
+        from extreme3d_fast.transfer import REFERENCES, SHORT_LIST, expected_relief
 
-        return self.by_surface(seen, self.search(seen, REFERENCES))
+        target = seen.target
+        own = self._chart.unroll(
+            seen.unfaded,
+            seen.known,
+            target.view.camera.project(target.in_camera),
+            target.visible,
+        )
+        found = self.search(seen, k=SHORT_LIST, count=REFERENCES)
+        return self.lay_on(seen, expected_relief(self.set, found, *own))
 
-    def search(self, seen: Seen, count: int = 1) -> list[Any]:
+    def search(self, seen: Seen, *, k: int = 100, count: int = 1) -> list[Any]:
         """The references of a covered face, the most similar first."""
         features = self._network.describe(seen.image, seen.target.landmarks68)
-        return self.set.search(seen.target.foundation.camera_from_head, features, count=count)
+        return self.set.search(seen.target.foundation.camera_from_head, features, k=k, count=count)
 
     def search_anybody(self, seen: Seen, rng: np.random.Generator) -> list[Any]:
         """As `search`, but similar to a direction by chance."""
@@ -195,20 +219,9 @@ class References:
 
 def mirrored_half(seen: Seen) -> Borrowed:
     """The own bump at each place's left-right image, valid where that is known."""
-    from extreme3d_fast.mesh import rotate_vectors, vertex_normals
-    from extreme3d_fast.rasterize import vertex_visibility
-
     target = seen.target
     camera, model = target.view.camera, target.model
-    normals = vertex_normals(_skin(model, target.foundation), model.faces)
-    visible = vertex_visibility(
-        target.in_camera,
-        rotate_vectors(target.foundation.camera_from_head, normals),
-        target.raster.depth,
-        camera,
-        min_cosine=_MIN_COSINE,
-        depth_tolerance=_DEPTH_TOLERANCE,
-    )
+    visible = target.visible
     place = camera.project(target.in_camera)
     place[~visible] = 0  # may be infinite
     mirror = model.mirror[: model.skin_vertex_count]

@@ -78,21 +78,24 @@ class FaceChart:
             visible: (V,) bool, vertices that the crop shows.
 
         Returns:
-            (H, W) float32, and (H, W) bool where the crop shows it.
-
-        Raises:
-            ValueError: nothing is known of the face.
+            (H, W) float32, and (H, W) bool where the crop shows it; 0 where nothing is known.
         """
-        share = _blurred(known.astype(np.float32))
-        mean = _blurred(np.where(known, image, np.float32(0))) / np.maximum(share, 1e-6)
-        place = np.where(visible[:, None], pixel_of_vertex, 0).astype(np.float32)
+        if not known.any():
+            return np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.bool_)
+        rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        counts = known[box].astype(np.float32)
+        share = _blurred(counts)
+        mean = _blurred(np.where(known[box], image[box], np.float32(0))) / np.maximum(
+            share, np.float32(1e-6)
+        )
+        corner = np.array([columns[0], rows[0]])
+        place = np.where(visible[:, None], pixel_of_vertex - corner, -9).astype(np.float32)
         # OpenCV counts from pixel centres
         x, y = (self._of_vertices(place[:, axis]) - np.float32(0.5) for axis in (0, 1))
         seen = self._of_vertices(visible.astype(np.float32)) > _SHOWN
-        seen &= cv2.remap(known.astype(np.float32), x, y, cv2.INTER_LINEAR) > _SHOWN
-        if not seen.any():
-            raise ValueError("nothing is known of the face")
-        values = np.asarray(cv2.remap(mean.astype(np.float32), x, y, cv2.INTER_LINEAR), np.float32)
+        seen &= cv2.remap(counts, x, y, cv2.INTER_LINEAR) > _SHOWN
+        values = np.asarray(cv2.remap(mean, x, y, cv2.INTER_LINEAR), np.float32)
         return _continued(values, seen), seen
 
     def _of_vertices(self, values: Float32) -> Float32:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ._arrays import Float32, float_array, mask_array
 from .blending import blend_gradients
 
-__all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes"]
+__all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes", "unfade"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,6 +90,26 @@ def find_holes(
     return Occlusion(hole & region, fraction, method)
 
 
+def unfade(bump: npt.ArrayLike, weight: npt.ArrayLike, hole: npt.ArrayLike) -> tuple[Float32, Mask]:
+    """A bump map as it was before it faded with the face weight, and where that can be told.
+
+    Args:
+        bump, weight, hole: as for `fill_bump`.
+
+    Returns:
+        (H, W) float32 mm, 0 where it is not known, and (H, W) bool.
+
+    Raises:
+        TypeError, ValueError: a map has the wrong dtype or shape, or is not finite where needed.
+    """
+    mm = float_array("bump", bump, (-1, -1))
+    w = float_array("weight", weight, mm.shape)
+    known = (mask_array("hole", hole, mm.shape) == 0) & (w >= _MIN_WEIGHT)
+    if not np.isfinite(mm[known]).all():
+        raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
+    return np.divide(mm, w, out=np.zeros_like(mm), where=known), known
+
+
 def fill_bump(
     bump: npt.ArrayLike,
     weight: npt.ArrayLike,
@@ -120,9 +140,6 @@ def fill_bump(
     mm = float_array("bump", bump, (-1, -1))
     w = float_array("weight", weight, mm.shape)
     unknown = (mask_array("hole", hole, mm.shape) > 0) & (w > 0)
-    trusted = ~unknown & (w >= _MIN_WEIGHT)
-    if not np.isfinite(mm[trusted]).all():
-        raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
-    unfaded = np.divide(mm, w, out=np.zeros_like(mm), where=trusted)
+    unfaded, trusted = unfade(mm, w, unknown)
     filled = blend_gradients(unfaded, trusted, trusted | unknown, borrowed, valid)
     return np.where(unknown, filled * w, mm)

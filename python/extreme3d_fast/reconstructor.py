@@ -21,7 +21,7 @@ from extreme3d_fast.errors import InvalidModelFile, NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
-from extreme3d_fast.foundation_view import FoundationViewer
+from extreme3d_fast.foundation_view import FoundationView, FoundationViewer
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import DESCRIPTOR_SIZE, IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
@@ -34,7 +34,7 @@ from extreme3d_fast.mesh import (
     vertex_normals,
 )
 from extreme3d_fast.mesh_io import Mesh
-from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes
+from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes, unfade
 from extreme3d_fast.rasterize import Raster, vertex_visibility
 from extreme3d_fast.references import Reference, ReferenceSet
 from extreme3d_fast.registration import Registration, register_dense
@@ -42,7 +42,13 @@ from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.transfer import REFERENCES, Borrowed, mean_relief, warp_by_surface
+from extreme3d_fast.transfer import (
+    REFERENCES,
+    SHORT_LIST,
+    Borrowed,
+    expected_relief,
+    warp_by_surface,
+)
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
@@ -69,12 +75,10 @@ _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
 # Holes smaller than this share of the face are closed smoothly: a reference would not show.
 _SMALL_HOLES = 0.01
-# References of the nearest viewpoints, of which the most similar are taken (section 4.2).
-_SHORT_LIST = 100
 # Fewer are worse than none: one person's relief is not another's.
 _FEWEST_REFERENCES = 8
 # Seen from further round, or less alike, a face is no reference.
-_MAX_POSE_DISTANCE = 20.0  # degrees
+_MAX_POSE_DISTANCE = 45.0  # degrees: further, too little of the same skin is seen
 _MIN_SIMILARITY = 0.8
 # Probability from which on a pixel counts as showing the face.
 _FACE_SHOWN = 0.5
@@ -278,6 +282,16 @@ class Reconstructor:
         if view.face_px < _SMALL_FACE_PX:
             warnings.append(f"the face is only {view.face_px:.0f} px large in the photo")
 
+        visible = timed("visibility", vertex_visibility)(
+            foundation_in_camera,
+            normals_in_camera,
+            raster.depth,
+            camera,
+            min_cosine=_MIN_COSINE,
+            depth_tolerance=_DEPTH_TOLERANCE,
+            threads=threads,
+        )
+
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
         bump, face_probability = timed("bump_network", self._bump_network.estimate)(
             crop.image, weight, depth, camera
@@ -299,7 +313,7 @@ class Reconstructor:
             bump = np.zeros_like(depth)
         elif occlusion.hole.any():
             references, borrowed = self._borrowed(
-                occlusion, crop.image, weight, foundation, raster, warnings, timed
+                occlusion, crop.image, bump, view, visible, foundation, warnings, timed
             )
             bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
         filled = occlusion.hole | (~in_photo & (weight > 0))
@@ -312,15 +326,6 @@ class Reconstructor:
         dense_in_head = transform_points(head_from_camera, dense.vertices)
 
         # sparse mesh R: visible vertices of F moved to the detailed depth
-        visible = timed("visibility", vertex_visibility)(
-            foundation_in_camera,
-            normals_in_camera,
-            raster.depth,
-            camera,
-            min_cosine=_MIN_COSINE,
-            depth_tolerance=_DEPTH_TOLERANCE,
-            threads=threads,
-        )
         moved_in_camera, moved = timed("sparse", sparse_from_dense)(
             foundation_in_camera, visible, bump, weight > 0, camera, threads=threads
         )
@@ -428,14 +433,15 @@ class Reconstructor:
         self,
         occlusion: Occlusion,
         photo: npt.NDArray[np.uint8],
-        weight: Float32,
+        bump: Float32,
+        view: FoundationView,
+        visible: Bool,
         foundation: Foundation,
-        raster: Raster,
         warnings: list[str],
         timed: Callable[..., Any],
     ) -> tuple[tuple[Reference, ...], Borrowed | tuple[()]]:
         """The most similar reference faces, and their detail in this crop; nothing if none is."""
-        covered = weight[occlusion.hole].sum() / max(weight.sum(), 1.0)
+        covered = view.weight[occlusion.hole].sum() / max(view.weight.sum(), 1.0)
         if self._references is None or covered < _SMALL_HOLES:
             return (), ()
         if self._references.head_model != self.head_model.fingerprint:
@@ -450,7 +456,7 @@ class Reconstructor:
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return (), ()
         found = timed("search", self._references.search)(
-            foundation.camera_from_head, features, k=_SHORT_LIST, count=_SHORT_LIST
+            foundation.camera_from_head, features, k=SHORT_LIST, count=SHORT_LIST
         )
         alike = [
             reference
@@ -465,9 +471,19 @@ class Reconstructor:
                 f"{found[0].similarity:.2f})"
             )
             return (), ()
-        relief = timed("references", mean_relief)(self._references, alike)
+        own = timed("unroll", self._chart.unroll)(
+            *unfade(bump, view.weight, occlusion.hole),
+            foundation.camera.project(view.in_camera),
+            visible,
+        )
+        relief = timed("references", expected_relief)(self._references, alike, *own)
         borrowed = timed("transfer", warp_by_surface)(
-            *relief, self._chart, raster, self.head_model.faces, threads=self.threads
+            *relief,
+            self._chart,
+            view.raster,
+            self.head_model.faces,
+            where=occlusion.hole,
+            threads=self.threads,
         )
         return tuple(alike), borrowed
 

@@ -25,7 +25,7 @@ from extreme3d_fast.foundation_view import FoundationView, FoundationViewer, fac
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
-from extreme3d_fast.occlusion import find_holes
+from extreme3d_fast.occlusion import find_holes, unfade
 from extreme3d_fast.rasterize import vertex_visibility
 from extreme3d_fast.references import ReferenceFace
 
@@ -51,7 +51,6 @@ MAX_STEEPNESS = 0.30  # RMS slope
 
 _FACE_SHOWN = 0.5  # probability from which on a pixel counts as showing the face
 _INNER = 0.9  # face weight of pixels whose relief has hardly faded
-_MIN_WEIGHT = 0.1  # of the face where the bump can be told from its fading
 _MIN_COSINE = (
     0.2  # of skin that is seen, to the viewing ray: beyond, a pixel spans five times its size
 )
@@ -198,7 +197,7 @@ class ReferenceBuilder:
             return refused("flat")
         if known["roughness"] > ROUGHNESS[1] or known["steepness"] > MAX_STEEPNESS:
             return refused("rough")
-        relief, seen = self._unrolled(bump, view, ~occlusion.hole, foundation.camera)
+        relief, seen = self._unrolled(bump, view, occlusion.hole, foundation.camera)
         face = ReferenceFace(
             bump=relief,
             seen=seen,
@@ -212,11 +211,10 @@ class ReferenceBuilder:
         return Candidate("", Measures(**known), face, descriptor, crop.image)
 
     def _unrolled(
-        self, bump: Float32, view: FoundationView, shown: Bool, camera: Camera
+        self, bump: Float32, view: FoundationView, hole: Bool, camera: Camera
     ) -> tuple[Float32, Bool]:
         """The bump map as references keep it: unfaded, on the unrolled face."""
-        known = shown & (view.weight > _MIN_WEIGHT)
-        unfaded = np.divide(bump, view.weight, out=np.zeros_like(bump), where=known)
+        unfaded, known = unfade(bump, view.weight, hole)
         visible = vertex_visibility(
             view.in_camera,
             view.normals_in_camera,

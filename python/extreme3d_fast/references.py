@@ -210,15 +210,14 @@ class ReferenceSet:
         index = self._checked(index)
         row = self._faces[index]
         try:
-            levels = _decode(self._blob(row))
-            zero, step = row["levels"].astype(np.float64)
+            bump, seen = self._relief(row)
             transform = np.eye(4, dtype=np.float32)
             transform[:3, :3] = _rotation(self.viewpoints[index].astype(np.float64))
             transform[:3, 3] = row["translation"]
             fx, fy, cx, cy = row["camera"].tolist()
             face = ReferenceFace(
-                bump=levels.astype(np.float32) * np.float32(step) + np.float32(zero),
-                seen=_unpacked(row["seen"]),
+                bump=bump,
+                seen=seen,
                 identity=row["identity"].astype(np.float32),
                 expression=row["expression"].astype(np.float32),
                 camera=Camera(fx, fy, cx, cy, _CROP_SIZE, _CROP_SIZE),
@@ -229,6 +228,26 @@ class ReferenceSet:
         except (ValueError, TypeError) as error:
             raise self._invalid(f"face {index}: {error}") from error
         return face
+
+    def relief(self, index: int) -> tuple[Float32, npt.NDArray[np.bool_]]:
+        """`bump` and `seen` of one face alone, in half the time of `face`.
+
+        Raises:
+            IndexError: no such face.
+            InvalidModelFile: its entry or its map is damaged.
+        """
+        try:
+            return self._relief(self._faces[self._checked(index)])
+        except ValueError as error:
+            raise self._invalid(f"face {index}: {error}") from error
+
+    def _relief(self, row: Any) -> tuple[Float32, npt.NDArray[np.bool_]]:
+        zero, step = row["levels"].tolist()
+        if not (abs(zero) <= _MAX_MM and 0 < step <= _MAX_MM):  # NaN fails too
+            raise ValueError("levels of the bump map")
+        bump = np.multiply(_decode(self._blob(row)), np.float32(step), dtype=np.float32)
+        bump += np.float32(zero)
+        return bump, _unpacked(row["seen"])
 
     def copy(self, index: int, writer: ReferenceWriter) -> int:
         """Adds a face to a file that is being written, as it is stored here.

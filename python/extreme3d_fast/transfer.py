@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,15 +16,31 @@ from .mesh import transform_points
 from .rasterize import Raster, interpolate, rasterize
 from .references import Reference, ReferenceFace, ReferenceSet
 
-__all__ = ["REFERENCES", "Borrowed", "mean_relief", "warp_by_similarity", "warp_by_surface"]
+__all__ = [
+    "REFERENCES",
+    "SHORT_LIST",
+    "Borrowed",
+    "expected_relief",
+    "mean_relief",
+    "warp_by_similarity",
+    "warp_by_surface",
+]
 
-#: References whose mean is borrowed; the paper takes one.
-REFERENCES = 32
+#: References that relief is expected from; the paper takes one.
+REFERENCES = 48
+#: References of the nearest viewpoints that they are chosen from. The paper's 100 keeps poses alike;
+#: on the unrolled face they need not be, and among more are better matches.
+SHORT_LIST = 300
 
 # Of several references so many have to show a place.
 _ENOUGH = 0.25
 _UNSEEN = 1e-3  # what an unseen place, which goes on smoothly, counts in a mean
 _SHOWN = 0.99
+# Of `expected_relief`: weight of the prior, in mean energies of a reference's slopes, and how much
+# the own relief of the other side counts where it is seen (all three measured, see docs/detail.md).
+_PRIOR = 3.0
+_OWN_MIRRORED = 0.25
+_RIM = 9  # px of the chart from what is seen to where it counts in full
 # The left-right image of each of the 68 landmarks (iBUG).
 _MIRROR68 = np.concatenate(
     [
@@ -36,6 +52,9 @@ _MIRROR68 = np.concatenate(
 _INNER68 = slice(17, 68)  # without the jaw, which is a silhouette: other skin in each pose
 
 
+Bool = npt.NDArray[np.bool_]
+
+
 class Borrowed(NamedTuple):
     """A reference's bump map in another face's crop.
 
@@ -44,16 +63,11 @@ class Borrowed(NamedTuple):
     """
 
     bump: Float32
-    valid: npt.NDArray[np.bool_]
+    valid: Bool
 
 
-def mean_relief(
-    references: ReferenceSet, found: Sequence[Reference]
-) -> tuple[Float32, npt.NDArray[np.bool_]]:
+def mean_relief(references: ReferenceSet, found: Sequence[Reference]) -> tuple[Float32, Bool]:
     """Mean bump of some references on the unrolled face, and where enough of them show it.
-
-    One person's wrinkles are not another's, however alike: measured inside of holes, a single
-    reference is further from the truth than no detail, the mean of many is closer.
 
     Args:
         references: the set.
@@ -68,10 +82,7 @@ def mean_relief(
     total, weights = np.zeros((2, *CHART_SHAPE), np.float32)
     count = np.zeros(CHART_SHAPE, np.int32)
     for reference in found:
-        face = references.face(reference.index)
-        bump, seen = face.bump, face.seen
-        if reference.mirrored:
-            bump, seen = bump[:, ::-1], seen[:, ::-1]
+        bump, seen = _relief_of(references, reference)
         weight = np.where(seen, np.float32(1), np.float32(_UNSEEN))
         total += weight * bump
         weights += weight
@@ -79,13 +90,86 @@ def mean_relief(
     return total / weights, count >= _ENOUGH * len(found)
 
 
+def expected_relief(
+    references: ReferenceSet, found: Sequence[Reference], own: Float32, seen: Bool
+) -> tuple[Float32, Bool]:
+    """What a face is expected to hide, given what it shows and faces that are like it.
+
+    One person's wrinkles are not another's, however alike: a single reference, as in the paper, is
+    further from the truth than no detail. So the hidden relief is predicted from the seen one: the
+    references' mean h̄ plus the combination H c of their deviations from it that explains the
+    slopes seen, c = argmin |∇(H c - (own - h̄))|² + λ |c|²: the conditional mean of a Gaussian with
+    their covariance. Where the other side of the face is seen, its mirror image counts too.
+
+    Args:
+        references: the set.
+        found: what its `search` found, at least one.
+        own: `CHART_SHAPE` mm, unfaded, the face's own relief on the unrolled face.
+        seen: `CHART_SHAPE` bool, where it holds.
+
+    Returns:
+        `CHART_SHAPE` float32 mm, unfaded, and bool: where enough of the references show it, or the
+        face itself on its other side.
+
+    Raises:
+        InvalidModelFile: the set is damaged.
+    """
+    deviation = np.empty((len(found), *CHART_SHAPE), np.float32)
+    holds = np.empty(deviation.shape, bool)
+    total, count = np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.float32)
+    for k, reference in enumerate(found):  # one by one, which stays in the processor's cache
+        deviation[k], holds[k] = _relief_of(references, reference)
+        weight = np.maximum(holds[k], np.float32(_UNSEEN))
+        count += weight
+        weight *= deviation[k]
+        total += weight
+    mean = total / count
+    known = count >= _ENOUGH * len(found)
+    use = _half(seen & known) > _SHOWN
+    slopes = []
+    for d, shown in zip(deviation, holds, strict=True):
+        d -= mean
+        d *= shown
+        slopes.append(_slopes(_half(d), use))
+    seen_slopes = np.stack(slopes)
+    wanted = _slopes(_half(np.where(seen, own - mean, np.float32(0))), use)
+    gram = seen_slopes @ seen_slopes.T
+    prior = _PRIOR * np.trace(gram) / len(found) + np.finfo(np.float32).tiny
+    coefficients = np.linalg.solve(gram + prior * np.eye(len(found)), seen_slopes @ wanted)
+    relief = mean + np.tensordot(coefficients.astype(np.float32), deviation, 1)
+    inner = cv2.erode(seen[:, ::-1].astype(np.float32), np.ones((_RIM, _RIM), np.uint8))
+    share = _OWN_MIRRORED * cv2.blur(inner, (_RIM, _RIM))
+    relief += share * (own[:, ::-1] - relief)
+    return np.asarray(relief, np.float32), known | seen[:, ::-1]
+
+
+def _relief_of(references: ReferenceSet, reference: Reference) -> tuple[Float32, Bool]:
+    """A reference's relief on the unrolled face, and where its photo shows it."""
+    bump, seen = references.relief(reference.index)
+    return (bump[:, ::-1], seen[:, ::-1]) if reference.mirrored else (bump, seen)
+
+
+def _half(image: npt.NDArray[Any]) -> Float32:
+    """At half the resolution, which slopes are compared at."""
+    width, height = CHART_SHAPE[1] // 2, CHART_SHAPE[0] // 2
+    values = np.ascontiguousarray(image, np.float32)
+    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _slopes(relief: Float32, use: Bool) -> Float32:
+    """(M,) differences of neighbours that are both used."""
+    across, down = np.diff(relief, axis=1), np.diff(relief, axis=0)
+    return np.concatenate([across[use[:, 1:] & use[:, :-1]], down[use[1:] & use[:-1]]])
+
+
 def warp_by_surface(
     bump: Float32,
-    seen: npt.NDArray[np.bool_],
+    seen: Bool,
     chart: FaceChart,
     raster: Raster,
     faces: npt.ArrayLike,
     *,
+    where: Bool | None = None,
     threads: int = 1,
 ) -> Borrowed:
     """Each pixel takes the bump of the same place on the unrolled face.
@@ -99,16 +183,27 @@ def warp_by_surface(
         chart: of the head model.
         raster: what the crop's pixels see of the foundation's skin, from `rasterize`.
         faces: (F, 3) int32, the head model's skin.
+        where: (S, S) bool, pixels of interest; nothing is valid far from them. None: all.
         threads: number of threads; the result is the same for any.
     """
+    out = Borrowed(
+        np.zeros(raster.triangle.shape, np.float32), np.zeros(raster.triangle.shape, np.bool_)
+    )
+    wanted = raster.triangle >= 0 if where is None else where
+    if not wanted.any():
+        return out
+    rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    part = Raster(raster.depth[box], raster.triangle[box], raster.barycentric[box])
     # OpenCV counts from pixel centres
     x, y = (
-        interpolate(raster, chart.place[:, axis], faces, threads=threads) - np.float32(0.5)
+        interpolate(part, chart.place[:, axis], faces, threads=threads) - np.float32(0.5)
         for axis in (0, 1)
     )
-    warped = cv2.remap(bump, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    out.bump[box] = cv2.remap(bump, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     shown = cv2.remap(seen.astype(np.float32), x, y, cv2.INTER_LINEAR)
-    return Borrowed(np.asarray(warped, np.float32), (shown > _SHOWN) & (raster.triangle >= 0))
+    out.valid[box] = (shown > _SHOWN) & (part.triangle >= 0)
+    return out
 
 
 def warp_by_similarity(
