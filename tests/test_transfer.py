@@ -14,7 +14,12 @@ from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
 from extreme3d_fast.rasterize import interpolate, rasterize, vertex_visibility
 from extreme3d_fast.references import Reference, ReferenceFace, ReferenceSet, ReferenceWriter
-from extreme3d_fast.transfer import mean_relief, warp_by_similarity, warp_by_surface
+from extreme3d_fast.transfer import (
+    expected_relief,
+    mean_relief,
+    warp_by_similarity,
+    warp_by_surface,
+)
 
 CAMERA = Camera(1300.0, 1300.0, 250.0, 250.0, 500, 500)
 # mm RMS: a px of the chart is 1.1 mm, the waves below are 100 mm long and 0.5 mm high
@@ -165,6 +170,73 @@ def test_mean_counts_what_is_seen(tmp_path):
     np.testing.assert_allclose(mean[known], 2.0, atol=0.01)
     one, known = mean_relief(ReferenceSet.load(tmp_path / "two.npz"), found[:1])
     np.testing.assert_allclose(one[known], 1.0, atol=0.01)
+
+
+def waves(rng, count):
+    """(count, H, W) mm: smooth relief, of three waves each."""
+    y, x = np.mgrid[: CHART_SHAPE[0], : CHART_SHAPE[1]].astype(np.float32)
+    return np.stack(
+        [
+            sum(0.2 * np.sin(a * x + b * y + c) for a, b, c in rng.uniform(0.05, 0.3, (3, 3)))
+            for _ in range(count)
+        ]
+    ).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    """A set of a dozen faces that show everything, what a search finds, and their relief."""
+    rng = np.random.default_rng(3)
+    path = tmp_path_factory.mktemp("alike") / "set.npz"
+    reliefs = waves(rng, 12)
+    face = dataclasses.replace(reference_face(rng), seen=np.ones(CHART_SHAPE, bool))
+    with ReferenceWriter(path, head_model="") as writer:
+        for bump in reliefs:
+            writer.add(dataclasses.replace(face, bump=bump), np.ones(4))
+    return ReferenceSet.load(path), [Reference(i, False, 0.0, 1.0) for i in range(12)], reliefs
+
+
+def half_hidden():
+    """(H, W) bool: the lower half of the chart is hidden, on both sides."""
+    return np.broadcast_to(np.arange(CHART_SHAPE[0])[:, None] < CHART_SHAPE[0] // 2, CHART_SHAPE)
+
+
+def test_nothing_seen_is_expected_to_be_the_mean(alike):
+    references, found, reliefs = alike
+    nothing = np.zeros(CHART_SHAPE, bool)
+    relief, known = expected_relief(references, found, np.zeros(CHART_SHAPE, np.float32), nothing)
+    np.testing.assert_allclose(relief, reliefs.mean(0), atol=0.03)  # of the stored maps
+    assert known.all()
+
+
+def test_relief_that_mixes_references_is_expected_where_it_is_hidden(alike):
+    references, found, reliefs = alike
+    mean = reliefs.mean(0)
+    own = mean + 0.8 * (reliefs[2] - mean) - 0.5 * (reliefs[7] - mean)
+    seen = half_hidden()
+    relief, _ = expected_relief(references, found, np.where(seen, own, 0), seen)
+    error, without = (np.sqrt(np.mean((r - own)[~seen] ** 2)) for r in (relief, mean))
+    assert error < 0.8 * without
+
+
+def test_relief_of_the_other_side_counts(alike):
+    references, found, reliefs = alike
+    right = np.broadcast_to(np.arange(CHART_SHAPE[1]) < CHART_SHAPE[1] // 2, CHART_SHAPE)
+    symmetric = 5 * (reliefs[0] + reliefs[0][:, ::-1])
+    with_own, _ = expected_relief(references, found, np.where(right, symmetric, 0), right)
+    nothing = np.zeros(CHART_SHAPE, bool)
+    without, _ = expected_relief(references, found, symmetric, nothing)
+    error, error_without = (
+        np.abs((relief - symmetric)[:, 170:280]).mean() for relief in (with_own, without)
+    )
+    assert error < 0.9 * error_without
+
+
+def test_one_reference_is_lent_as_it_is(alike):
+    references, found, reliefs = alike
+    seen = half_hidden()
+    relief, _ = expected_relief(references, found[4:5], np.where(seen, reliefs[0], 0), seen)
+    np.testing.assert_allclose(relief[~seen], reliefs[4][~seen], atol=0.03)
 
 
 def test_chart_is_symmetric_and_holds_the_face(model, chart):

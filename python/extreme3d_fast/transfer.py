@@ -28,8 +28,8 @@ __all__ = [
 
 #: References that relief is expected from; the paper takes one.
 REFERENCES = 48
-#: References of the nearest viewpoints that they are chosen from. The paper's 100 keeps poses alike;
-#: on the unrolled face they need not be, and among more are better matches.
+#: References of the nearest viewpoints they are chosen from. The paper's 100 keep poses alike; on
+#: the unrolled face they need not be, and among more are better matches.
 SHORT_LIST = 300
 
 # Of several references so many have to show a place.
