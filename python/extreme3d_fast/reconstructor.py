@@ -426,7 +426,15 @@ class Reconstructor:
             occlusion=occlusion,
             references=references,
             photo=crop.image,
-            parts=self._part_meshes(head, crop.image, uncovered, raster, camera, camera_from_head),
+            parts=self._part_meshes(
+                head,
+                crop.image,
+                uncovered,
+                raster,
+                camera,
+                camera_from_head,
+                _brightness(color_of_sparse[shown], model.colors[skin][shown]),
+            ),
         )
 
     def _borrowed(
@@ -495,8 +503,10 @@ class Reconstructor:
         raster: Raster,
         camera: Camera,
         camera_from_head: Float32,
+        brightness: float,
     ) -> dict[str, Mesh]:
-        """Eyeballs, teeth and tongue, in the photo's colours where it shows them."""
+        """Eyeballs, teeth and tongue, in the photo's colours where it shows them, else in the
+        model's, as bright as the skin."""
         parts = {}
         for name, part in self._parts.items():
             vertices = head[part.vertices]
@@ -506,7 +516,7 @@ class Reconstructor:
             visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
             pixel_of_vertex = _pixels(in_camera, camera)
             visible &= _at_vertices(uncovered, pixel_of_vertex)
-            colors = _part_colors(photo, pixel_of_vertex, visible, part.colors)
+            colors = _part_colors(photo, pixel_of_vertex, visible, part.colors, brightness)
             parts[name] = Mesh(vertices, part.faces, colors)
         return parts
 
@@ -595,15 +605,24 @@ def _part_colors(
     pixel_of_vertex: npt.NDArray[np.int64],
     visible: Bool,
     model_colors: npt.NDArray[np.uint8],
+    brightness: float,
 ) -> npt.NDArray[np.uint8]:
-    """The photo's colours where it shows the part; elsewhere the model's, as bright as those."""
+    """The photo's colours where it shows the part; elsewhere the model's, as bright as those, or
+    as the skin where nothing of the part is seen."""
     if not visible.any():
-        return model_colors
+        return np.asarray(brightness * model_colors, np.uint8)
     seen = photo.reshape(-1, 3)[pixel_of_vertex].astype(np.float32)
     # the brighter ones tell the part from the lips and lids that cover its rim
     level = np.percentile(seen[visible], 90) / max(np.percentile(model_colors[visible], 90), 1.0)
     colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
     return np.asarray(colors, np.uint8)
+
+
+def _brightness(colors: npt.NDArray[np.uint8], model_colors: npt.NDArray[np.uint8]) -> float:
+    """How bright skin is, of the model's, at most 1; 1 where none is seen."""
+    if not len(colors):
+        return 1.0
+    return float(min(np.median(colors) / max(np.median(model_colors), 1.0), 1.0))
 
 
 def _reflected_colors(
