@@ -4,7 +4,7 @@ A set is an .npz file of uncompressed members that are mapped into memory, never
 never unpickled: `metadata` (JSON), `viewpoints` (N, 4) quaternions w, x, y, z of the rotations
 camera_from_head, `descriptors` (N, D) identity features, `faces` (N,) records of everything else,
 and `maps`, the bump maps on the unrolled face (`face_chart`) as grey JPEG files one behind the
-other. Only viewpoints are in memory.
+other. Only viewpoints and their search tree are in memory.
 """
 
 from __future__ import annotations
