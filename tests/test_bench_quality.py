@@ -19,6 +19,7 @@ from bench import columns, machine, pasting, photos, quality, stats, surface
 from bench.tables import bump_verification, occlusion, pose, timing, verification
 from extreme3d_fast import Reconstructor
 from extreme3d_fast.camera import Camera, angles_from_rotation, rotation_from_angles
+from extreme3d_fast.estimator import Foundation
 from extreme3d_fast.head_model import HeadModel
 
 Rng = np.random.Generator
@@ -137,10 +138,11 @@ def test_answer_in_a_turned_crop_is_that_of_the_photo() -> None:
         "identity": np.zeros(99),
         "expression": np.zeros(52),
         "camera": camera,
-        "source": "",
+        "source": "networks",
+        "confidence": 1.0,
     }
     direct = columns.in_photo(
-        SimpleNamespace(camera_from_head=camera_from_head, crop_from_image=np.eye(3), **common),
+        Foundation(camera_from_head=camera_from_head, crop_from_image=np.eye(3), **common),
         model,
     )
     # the crop shows the photo turned about its middle by 30 degrees
@@ -151,7 +153,7 @@ def test_answer_in_a_turned_crop_is_that_of_the_photo() -> None:
     turned = camera_from_head.copy()
     turned[:3] = turn @ camera_from_head[:3]
     cropped = columns.in_photo(
-        SimpleNamespace(camera_from_head=turned, crop_from_image=crop_from_image, **common), model
+        Foundation(camera_from_head=turned, crop_from_image=crop_from_image, **common), model
     )
     np.testing.assert_allclose(direct.rotation, rotation, atol=1e-12)
     np.testing.assert_allclose(cropped.rotation, rotation, atol=1e-12)
