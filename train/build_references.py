@@ -2,7 +2,7 @@
 
     python train/build_references.py --data DATA --work FOLDER [--asset FILE] [--sheet FILE]
 
-First each photo is examined as `extreme3d references build` does, about 0.15 s each, in parts of
+First each photo is examined as `extreme3d references build` does, about 0.1 s each, in parts of
 which those that exist are not made again unless a network, the head model or the checks have
 changed: it can be stopped and goes on. Held-out persons are left out. Then up to COUNT faces are
 chosen for coverage of viewpoint, and within a viewpoint of persons, ages and strength of relief;

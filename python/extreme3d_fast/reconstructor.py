@@ -479,6 +479,8 @@ class Reconstructor:
                 f"{found[0].similarity:.2f})"
             )
             return (), ()
+        if self._references.metadata["bump_network"] != self._bump_network.name:
+            warnings.append("the reference set's relief is from another bump network")
         own = timed("unroll", self._chart.unroll)(
             *unfade(bump, view.weight, occlusion.hole),
             foundation.camera.project(view.in_camera),
