@@ -91,7 +91,10 @@ def mean_relief(references: ReferenceSet, found: Sequence[Reference]) -> tuple[F
 
 
 def expected_relief(
-    references: ReferenceSet, found: Sequence[Reference], own: Float32, seen: Bool
+    references: ReferenceSet,
+    found: Sequence[Reference],
+    own: Float32,
+    seen: Bool,
 ) -> tuple[Float32, Bool]:
     """What a face is expected to hide, given what it shows and faces that are like it.
 
@@ -115,11 +118,12 @@ def expected_relief(
         InvalidModelFile: the set is damaged.
     """
     deviation = np.empty((len(found), *CHART_SHAPE), np.float32)
-    holds = np.empty(deviation.shape, bool)
+    holds = []
     total, count = np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.float32)
     for k, reference in enumerate(found):  # one by one, which stays in the processor's cache
-        deviation[k], holds[k] = _relief_of(references, reference)
-        weight = np.maximum(holds[k], np.float32(_UNSEEN))
+        deviation[k], shown = _relief_of(references, reference)
+        holds.append(shown)
+        weight = np.maximum(shown, np.float32(_UNSEEN))
         count += weight
         weight *= deviation[k]
         total += weight
@@ -133,10 +137,13 @@ def expected_relief(
         slopes.append(_slopes(_half(d), use))
     seen_slopes = np.stack(slopes)
     wanted = _slopes(_half(np.where(seen, own - mean, np.float32(0))), use)
-    gram = seen_slopes @ seen_slopes.T
+    # not by BLAS, whose threads would go on taking the cores from the stages that follow
+    gram = np.einsum("ik,jk->ij", seen_slopes, seen_slopes)
     prior = _PRIOR * np.trace(gram) / len(found) + np.finfo(np.float32).tiny
-    coefficients = np.linalg.solve(gram + prior * np.eye(len(found)), seen_slopes @ wanted)
-    relief = mean + np.tensordot(coefficients.astype(np.float32), deviation, 1)
+    coefficients = np.linalg.solve(
+        gram + prior * np.eye(len(found)), np.einsum("ik,k->i", seen_slopes, wanted)
+    )
+    relief = mean + np.einsum("n,nhw->hw", coefficients.astype(np.float32), deviation)
     inner = cv2.erode(seen[:, ::-1].astype(np.float32), np.ones((_RIM, _RIM), np.uint8))
     share = _OWN_MIRRORED * cv2.blur(inner, (_RIM, _RIM))
     relief += share * (own[:, ::-1] - relief)
