@@ -245,7 +245,8 @@ class ReferenceSet:
         zero, step = row["levels"].tolist()
         if not (abs(zero) <= _MAX_MM and 0 < step <= _MAX_MM):  # NaN fails too
             raise ValueError("levels of the bump map")
-        bump = np.multiply(_decode(self._blob(row)), np.float32(step), dtype=np.float32)
+        bump = _decode(self._blob(row)).astype(np.float32)
+        bump *= np.float32(step)
         bump += np.float32(zero)
         return bump, _unpacked(row["seen"])
 

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 #: References that relief is expected from; the paper takes one.
-REFERENCES = 48
+REFERENCES = 40
 #: References of the nearest viewpoints they are chosen from. The paper's 100 keep poses alike; on
 #: the unrolled face they need not be, and among more are better matches.
 SHORT_LIST = 300
@@ -129,14 +129,18 @@ def expected_relief(
         total += weight
     mean = total / count
     known = count >= _ENOUGH * len(found)
-    use = _half(seen & known) > _SHOWN
-    slopes = []
-    for d, shown in zip(deviation, holds, strict=True):
+    first, second = _neighbours(_half(seen & known) > _SHOWN)
+
+    def slopes(relief: Float32) -> Float32:
+        values = _half(relief).ravel()
+        return values[second] - values[first]
+
+    seen_slopes = np.empty((len(found), len(first)), np.float32)
+    for k, (d, shown) in enumerate(zip(deviation, holds, strict=True)):
         d -= mean
         d *= shown
-        slopes.append(_slopes(_half(d), use))
-    seen_slopes = np.stack(slopes)
-    wanted = _slopes(_half(np.where(seen, own - mean, np.float32(0))), use)
+        seen_slopes[k] = slopes(d)
+    wanted = slopes(np.where(seen, own - mean, np.float32(0)))
     # not by BLAS, whose threads would go on taking the cores from the stages that follow
     gram = np.einsum("ik,jk->ij", seen_slopes, seen_slopes)
     prior = _PRIOR * np.trace(gram) / len(found) + np.finfo(np.float32).tiny
@@ -163,10 +167,14 @@ def _half(image: npt.NDArray[Any]) -> Float32:
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _slopes(relief: Float32, use: Bool) -> Float32:
-    """(M,) differences of neighbours that are both used."""
-    across, down = np.diff(relief, axis=1), np.diff(relief, axis=0)
-    return np.concatenate([across[use[:, 1:] & use[:, :-1]], down[use[1:] & use[:-1]]])
+def _neighbours(use: Bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(M,) flat indices of pixels beside and below each other that are both used."""
+    index = np.arange(use.size).reshape(use.shape)
+    across, down = use[:, 1:] & use[:, :-1], use[1:] & use[:-1]
+    return (
+        np.concatenate([index[:, :-1][across], index[:-1][down]]),
+        np.concatenate([index[:, 1:][across], index[1:][down]]),
+    )
 
 
 def warp_by_surface(
