@@ -16,6 +16,7 @@ __all__ = [
     "angles_from_rotation",
     "rotation_from_angles",
     "rotation_from_vector",
+    "similarity_transform",
     "vector_from_rotation",
 ]
 
@@ -161,3 +162,27 @@ def angles_from_rotation(camera_from_head: npt.ArrayLike) -> tuple[float, float,
     pitch = -math.degrees(math.atan2(float(r[2, 1]), float(r[2, 2])))
     roll = math.degrees(math.atan2(float(r[1, 0]), float(r[0, 0])))
     return yaw, pitch, roll
+
+
+def similarity_transform(
+    source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(3, 3) rotation, scale and shift of the plane that takes points to others best.
+
+    Args:
+        source: (N, 2).
+        target: (N, 2), where the least squares are taken.
+
+    Raises:
+        ValueError: points that are not finite, or all of `source` in one place.
+    """
+    a, b = source @ [1, 1j], target @ [1, 1j]  # the plane as complex numbers
+    a0, b0 = a.mean(), b.mean()
+    spread = np.vdot(a - a0, a - a0).real
+    if not (np.isfinite(a0) and np.isfinite(b0) and spread > 0):
+        raise ValueError("points should be finite and not all in one place")
+    turn = np.vdot(a - a0, b - b0) / spread
+    shift = b0 - turn * a0
+    return np.array(
+        [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]]
+    )

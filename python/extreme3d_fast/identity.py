@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, UInt8, float_array
+from extreme3d_fast.camera import similarity_transform
 from extreme3d_fast.detect import ASSETS, check_image, warp_similarity
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.pose import network_size
@@ -144,20 +145,10 @@ def chip_from_image(landmarks68: npt.ArrayLike, size: int) -> npt.NDArray[np.flo
     if not np.isfinite(points).all():
         raise ValueError("`landmarks68` should be finite, holds NaN or infinity")
     template = (np.stack([CHIP_X, CHIP_Y], 1) + PADDING) / (1 + 2 * PADDING) * size
-    a, b = template @ [1, 1j], points[CHIP_POINTS] @ [1, 1j]
-    centred = a - a.mean()
-    scale = (centred.conj() @ (b - b.mean())) / (centred.conj() @ centred)
-    if abs(scale) * size < MIN_CHIP:
+    image_from_chip = similarity_transform(template, points[CHIP_POINTS])
+    side = float(np.hypot(*image_from_chip[:2, 0])) * size  # px of the photo
+    if side < MIN_CHIP:
         raise ValueError(
-            f"`landmarks68` should lie like those of a face, a chip of them is "
-            f"{abs(scale) * size:.3g} px wide"
+            f"`landmarks68` should lie like those of a face, a chip of them is {side:.3g} px wide"
         )
-    shift = b.mean() - scale * a.mean()
-    image_from_chip = np.array(
-        [
-            [scale.real, -scale.imag, shift.real],
-            [scale.imag, scale.real, shift.imag],
-            [0, 0, 1],
-        ]
-    )
-    return np.linalg.inv(image_from_chip)
+    return np.asarray(np.linalg.inv(image_from_chip), np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Float32, float_array
+from .camera import similarity_transform
 from .face_chart import CHART_SHAPE, FaceChart
 from .head_model import HeadModel
 from .mesh import transform_points
@@ -255,25 +256,9 @@ def warp_by_similarity(
     picture = warp_by_surface(face.bump, face.seen, chart, raster, model.faces)
     # OpenCV puts pixel centres at whole numbers
     index = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    crop_from_reference = _similarity(source[_INNER68], target) @ own_from_crop
+    crop_from_reference = similarity_transform(source[_INNER68], target) @ own_from_crop
     matrix = (np.linalg.inv(index) @ crop_from_reference @ index)[:2]
     bump = cv2.warpAffine(picture.bump, matrix, (size, size), flags=cv2.INTER_CUBIC)
     valid = picture.valid.astype(np.float32)
     shown = cv2.warpAffine(valid, matrix, (size, size), flags=cv2.INTER_LINEAR)
     return Borrowed(np.asarray(bump, np.float32), np.asarray(shown > _SHOWN))
-
-
-def _similarity(
-    source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """(3, 3) least-squares rotation, scale and shift of (N, 2) points, not reflecting."""
-    a, b = source @ [1, 1j], target @ [1, 1j]  # the plane as complex numbers
-    a0, b0 = a.mean(), b.mean()
-    spread = np.vdot(a - a0, a - a0).real
-    if not (np.isfinite(a0) and np.isfinite(b0) and spread > 0):
-        raise ValueError("`landmarks68` should be finite and not all in one place")
-    turn = np.vdot(a - a0, b - b0) / spread
-    shift = b0 - turn * a0
-    return np.array(
-        [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]]
-    )
