@@ -366,3 +366,17 @@ def test_info_on_no_reference_set_is_wrong_use(file, capsys, tmp_path, monkeypat
     Path("text.npz").write_text("hello")
     assert main(["references", "info", file]) == WRONG_USE
     assert file in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("keep.png", "should name an .npz file"), ("nowhere/set.npz", "no folder nowhere")],
+)
+def test_references_are_written_to_npz_files_in_folders_that_exist(
+    output, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = Path(photo("keep.png", 1)).read_bytes()
+    assert main(["references", "build", "keep.png", "-o", output]) == WRONG_USE
+    assert said in capsys.readouterr().err
+    assert Path("keep.png").read_bytes() == before

@@ -111,6 +111,15 @@ def test_holes_are_the_rejected_part_of_the_face():
     assert not find_holes(mask, weight, "none").hole.any()
 
 
+def test_shards_between_holes_are_not_trusted():
+    mask = np.zeros((500, 500), bool)
+    mask[:200] = True  # the face
+    mask[300:320, 300:320] = True  # a shard of a hat that passes for skin
+    hole = find_holes(mask, np.ones((500, 500))).hole
+    assert hole[220:].all()
+    assert not hole[:180].any()
+
+
 def test_specks_are_not_holes():
     mask = np.ones((500, 500), bool)
     mask[30:33, 30:33] = False

@@ -264,6 +264,10 @@ def _build_references(options: argparse.Namespace) -> int:
     photos = list(image_files(options.photos))
     if not photos:
         return _refuse(ValueError("no image files in " + ", ".join(options.photos)))
+    if options.output.suffix != ".npz":  # a photo named there by mistake would be overwritten
+        return _refuse(ValueError(f"-o should name an .npz file, is {options.output}"))
+    if not options.output.parent.is_dir():
+        return _refuse(ValueError(f"there is no folder {options.output.parent}"))
     refusals: collections.Counter[str] = collections.Counter()
     failed = tried = taken = 0
     try:

@@ -71,7 +71,8 @@ class Face:
 
     def __repr__(self) -> str:
         share = float(np.mean(self.provenance == Provenance.OBSERVED)) if len(self.vertices) else 0
-        noted = f", {len(self.warnings)} warnings" if self.warnings else ""
+        count = len(self.warnings)
+        noted = f", {count} warning{'s' * (count > 1)}" if count else ""
         return (
             f"Face({len(self.vertices)} vertices, {len(self.faces)} faces, "
             f"{share:.0%} observed{noted})"

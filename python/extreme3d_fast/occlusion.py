@@ -7,7 +7,7 @@ are (H, W) bool, True where the face is seen; holes are (H, W) bool, True where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import cv2
@@ -28,6 +28,7 @@ FillMethod = Literal["reference", "smooth", "none"]
 _CROP_SIZE = 500
 _TRUST_MARGIN = 7
 _MIN_HOLE = 30
+_MIN_SEEN = 1000  # less of the face between what covers it is a shard of that, most often
 
 # Bump maps fade with the face weight. Blending joins them as they were before; below this weight
 # too little is left to tell.
@@ -39,13 +40,14 @@ class Occlusion:
     """What hides the face.
 
     Attributes:
-        hole: (H, W) bool, face-region pixels whose bump is not to be trusted.
+        hole: (H, W) bool, face-region pixels (without eyes and inner mouth) whose bump is not to be
+            trusted: what is hidden, and 4 mm round it.
         fraction: share of the visible side of the face that is hidden, in [0, 1].
         method: how the holes were to be filled; `Face.references` is empty where they are smooth
             after all.
     """
 
-    hole: Mask
+    hole: Mask = field(repr=False)
     fraction: float
     method: FillMethod
 
@@ -56,7 +58,7 @@ def find_holes(
     method: FillMethod = "smooth",
 ) -> Occlusion:
     """Face-region pixels that the mask rejects, grown by 4 mm, since the bump next to an occluder
-    holds its edge and shadow.
+    holds its edge and shadow; and islands between them that are too small to be trusted.
 
     Args:
         face_mask: (H, W) bool, True where the face is seen.
@@ -87,6 +89,10 @@ def find_holes(
     if hole.any():
         away = cv2.distanceTransform((~hole).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
         hole = np.asarray(away <= _TRUST_MARGIN * scale)
+        seen_part = (region & ~hole).view(np.uint8)
+        count, label, stats, _ = cv2.connectedComponentsWithStats(seen_part, connectivity=4)
+        small = stats[:, cv2.CC_STAT_AREA] < _MIN_SEEN * scale**2
+        hole |= small[label]  # of what is no face, which is label 0, the region leaves nothing
     return Occlusion(hole & region, fraction, method)
 
 

@@ -472,11 +472,10 @@ class Reconstructor:
             if reference.pose_distance <= _MAX_POSE_DISTANCE
             and reference.similarity >= _MIN_SIMILARITY
         ][:REFERENCES]
-        if len(alike) < _FEWEST_REFERENCES:
+        persons = len({reference.index for reference in alike})  # mirror images count once
+        if persons < _FEWEST_REFERENCES:
             warnings.append(
-                f"what is hidden is smooth: only {len(alike)} reference faces are similar enough "
-                f"(the best is {found[0].pose_distance:.0f} degrees off, similarity "
-                f"{found[0].similarity:.2f})"
+                f"what is hidden is smooth: only {persons} reference faces are similar enough"
             )
             return (), ()
         if self._references.metadata["bump_network"] != self._bump_network.name:
