@@ -21,7 +21,6 @@ ANYBODY = "any reference, surface"  # of that viewpoint: what similarity is wort
 SMOOTH, MEAN, MIRRORED, NONE = "smooth", "mean face", "mirrored half", "none"
 TITLES = (PRODUCT, SURFACE, SIMILARITY, ANYBODY, SMOOTH, MEAN, MIRRORED, NONE)
 
-MIN_WEIGHT = 0.1  # below it too little of a bump is left to tell what it was before it faded
 _MIN_COSINE = 0.2  # a vertex counts as seen, as in the pipeline
 _DEPTH_TOLERANCE = 2.0  # mm
 _SHOWN = 0.99  # all corners of a triangle are known
@@ -107,17 +106,21 @@ class Seen:
     hole: np.ndarray  # (S, S) bool
     hidden: float  # share of the face, in [0, 1]
 
-    @cached_property
+    @property
     def unfaded(self) -> np.ndarray:
         """(S, S) float32 mm, 0 where it is not known."""
-        weight = self.target.view.weight
-        out = np.zeros_like(self.bump)
-        return np.divide(self.bump, weight, out=out, where=self.known)
+        return self._unfaded[0]
 
-    @cached_property
+    @property
     def known(self) -> np.ndarray:
         """(S, S) bool."""
-        return ~self.hole & (self.target.view.weight >= MIN_WEIGHT)
+        return self._unfaded[1]
+
+    @cached_property
+    def _unfaded(self) -> tuple[np.ndarray, np.ndarray]:
+        from extreme3d_fast.occlusion import unfade
+
+        return unfade(self.bump, self.target.view.weight, self.hole)
 
 
 def look(network: Any, target: Target, image: np.ndarray) -> Seen:

@@ -123,12 +123,18 @@ def run_relief(options: argparse.Namespace) -> int:
     if not rows:
         print(f"no photos of the authors in {options.data}")
         return 1
+    write_spread(rows, options)
+    print(f"wrote {options.output}: photo, foundation, theirs, {', '.join(titles)}")
+    return 0
+
+
+def write_spread(rows: Sequence[np.ndarray], options: argparse.Namespace) -> np.ndarray:
+    """Writes as many of the rows as asked for, spread over them; returns which."""
     count = min(options.count, len(rows))
     chosen = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(options.output), np.concatenate([rows[i] for i in chosen])[:, :, ::-1])
-    print(f"wrote {options.output}: photo, foundation, theirs, {', '.join(titles)}")
-    return 0
+    return chosen
 
 
 def run_occlusion(options: argparse.Namespace) -> int:
@@ -176,10 +182,7 @@ def run_occlusion(options: argparse.Namespace) -> int:
     if not rows:
         print(f"no occluded photos of the authors in {options.data}")
         return 1
-    count = min(options.count, len(rows))
-    chosen = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(options.output), np.concatenate([rows[i] for i in chosen])[:, :, ::-1])
+    chosen = write_spread(rows, options)
     print(
         f"wrote {options.output}: photo, mask (red) and hole (yellow), our relief before and after "
         f"filling, theirs after it, the head; rows {', '.join(names[i] for i in chosen)}"

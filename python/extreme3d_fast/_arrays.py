@@ -54,3 +54,9 @@ def mask_array(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> UInt8
         raise TypeError(f"`{name}` should be a mask (bool or integers), has dtype {values.dtype}")
     _check_shape(name, values, shape)
     return np.ascontiguousarray(values != 0).view(np.uint8)
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box that holds a mask, which is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -23,10 +23,12 @@ from extreme3d_fast.detect import ASSETS
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.session import Session
 
-__all__ = ["MAX_BUMP", "BumpEstimate", "BumpNetwork"]
+__all__ = ["FACE_SHOWN", "MAX_BUMP", "BumpEstimate", "BumpNetwork"]
 
 #: mm: relief beyond this belongs to the foundation, and no network learned it.
 MAX_BUMP = 6.0
+#: Probability from which on a pixel counts as showing the face.
+FACE_SHOWN = 0.5
 
 CROP_SIZE = 500  # px of the crop that the network knows
 MAP_SIZE = 512  # px of its map

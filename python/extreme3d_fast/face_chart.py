@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32
+from ._arrays import Float32, bounding_box
 from .camera import Camera
 from .head_model import HeadModel
 from .rasterize import interpolate, rasterize
@@ -82,14 +82,13 @@ class FaceChart:
         """
         if not known.any():
             return np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.bool_)
-        rows, columns = (np.flatnonzero(known.any(axis=axis)) for axis in (1, 0))
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        box = bounding_box(known)
         counts = known[box].astype(np.float32)
         share = _blurred(counts)
         mean = _blurred(np.where(known[box], image[box], np.float32(0))) / np.maximum(
             share, np.float32(1e-6)
         )
-        corner = np.array([columns[0], rows[0]])
+        corner = np.array([box[1].start, box[0].start])
         place = np.where(visible[:, None], pixel_of_vertex - corner, -9).astype(np.float32)
         # OpenCV counts from pixel centres
         x, y = (self._of_vertices(place[:, axis]) - np.float32(0.5) for axis in (0, 1))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32, float_array, mask_array
+from ._arrays import Float32, bounding_box, float_array, mask_array
 from .blending import blend_gradients
 
 __all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes", "unfade"]
@@ -82,18 +82,23 @@ def find_holes(
     fraction = float(w[hidden > 0].sum()) / total if total > 0 else 0.0
     if method == "none":
         return Occlusion(np.zeros(w.shape, np.bool_), fraction, method)
-    count, label, stats, _ = cv2.connectedComponentsWithStats(hidden, connectivity=8)
+    hole = np.zeros(w.shape, np.bool_)
+    if not hidden.any():
+        return Occlusion(hole, fraction, method)
+    box = bounding_box(region)
+    _, label, stats, _ = cv2.connectedComponentsWithStats(hidden[box], connectivity=8)
     large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE * scale**2
     large[0] = False
-    hole = large[label] if count > 1 else np.zeros_like(region)
-    if hole.any():
-        away = cv2.distanceTransform((~hole).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        hole = np.asarray(away <= _TRUST_MARGIN * scale)
-        seen_part = (region & ~hole).view(np.uint8)
-        count, label, stats, _ = cv2.connectedComponentsWithStats(seen_part, connectivity=4)
+    grown = large[label]
+    if grown.any():
+        away = cv2.distanceTransform((~grown).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+        grown = np.asarray(away <= _TRUST_MARGIN * scale)
+        seen_part = (region[box] & ~grown).view(np.uint8)
+        _, label, stats, _ = cv2.connectedComponentsWithStats(seen_part, connectivity=4)
         small = stats[:, cv2.CC_STAT_AREA] < _MIN_SEEN * scale**2
-        hole |= small[label]  # of what is no face, which is label 0, the region leaves nothing
-    return Occlusion(hole & region, fraction, method)
+        grown |= small[label]  # of what is no face, which is label 0, the region leaves nothing
+    hole[box] = grown & region[box]
+    return Occlusion(hole, fraction, method)
 
 
 def unfade(bump: npt.ArrayLike, weight: npt.ArrayLike, hole: npt.ArrayLike) -> tuple[Float32, Mask]:

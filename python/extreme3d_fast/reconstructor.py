@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.bump_network import BumpNetwork
+from extreme3d_fast.bump_network import FACE_SHOWN, BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.dense import compose_depth, dense_mesh
@@ -80,8 +80,6 @@ _FEWEST_REFERENCES = 8
 # Seen from further round, or less alike, a face is no reference.
 _MAX_POSE_DISTANCE = 45.0  # degrees: further, too little of the same skin is seen
 _MIN_SIMILARITY = 0.8
-# Probability from which on a pixel counts as showing the face.
-_FACE_SHOWN = 0.5
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
 # Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
@@ -299,7 +297,7 @@ class Reconstructor:
         if view.outside > _OUTSIDE_WARNING:
             warnings.append(f"{view.outside:.0%} of the visible face lies outside the photo")
         face_probability[~in_photo] = 0
-        face_mask = face_probability > _FACE_SHOWN
+        face_mask = face_probability > FACE_SHOWN
         occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
         hidden = occlusion.fraction - view.outside
         if hidden > _OCCLUDED_WARNING:

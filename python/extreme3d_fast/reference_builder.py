@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, UInt8
-from extreme3d_fast.bump_network import CROP_SIZE, BumpNetwork
+from extreme3d_fast.bump_network import CROP_SIZE, FACE_SHOWN, BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.estimator import FoundationEstimator
 from extreme3d_fast.face_chart import FaceChart
@@ -49,11 +49,9 @@ MIN_SHARPNESS = 0.006
 ROUGHNESS = (0.05, 0.45)
 MAX_STEEPNESS = 0.30  # RMS slope
 
-_FACE_SHOWN = 0.5  # probability from which on a pixel counts as showing the face
 _INNER = 0.9  # face weight of pixels whose relief has hardly faded
-_MIN_COSINE = (
-    0.2  # of skin that is seen, to the viewing ray: beyond, a pixel spans five times its size
-)
+# Of skin that counts as seen, to the viewing ray: beyond, a pixel spans five times its size.
+_MIN_COSINE = 0.2
 _MIN_INNER = 1000  # px of the crop that are needed for measuring
 _BRIDGE_MM = (20.0, 10.0)  # above and below its root, where the rims of glasses cross it
 _NOSE_ROOT, _INNER_CORNERS = 27, (39, 42)  # of the 68 landmarks
@@ -176,7 +174,7 @@ class ReferenceBuilder:
         bump, probability = self._bump_network.estimate(
             crop.image, view.weight, view.depth, foundation.camera
         )
-        shown = (probability > _FACE_SHOWN) & view.in_photo
+        shown = (probability > FACE_SHOWN) & view.in_photo
         occlusion = find_holes(shown, view.weight)
         known["hidden"] = max(occlusion.fraction - view.outside, 0.0)
         if known["hidden"] > MAX_HIDDEN:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32, float_array
+from ._arrays import Float32, bounding_box, float_array
 from .camera import similarity_transform
 from .face_chart import CHART_SHAPE, FaceChart
 from .head_model import HeadModel
@@ -80,15 +80,7 @@ def mean_relief(references: ReferenceSet, found: Sequence[Reference]) -> tuple[F
     Raises:
         InvalidModelFile: the set is damaged.
     """
-    total, weights = np.zeros((2, *CHART_SHAPE), np.float32)
-    count = np.zeros(CHART_SHAPE, np.int32)
-    for reference in found:
-        bump, seen = _relief_of(references, reference)
-        weight = np.where(seen, np.float32(1), np.float32(_UNSEEN))
-        total += weight * bump
-        weights += weight
-        count += seen
-    return total / weights, count >= _ENOUGH * len(found)
+    return _mean(_relief_of(references, reference) for reference in found)
 
 
 def expected_relief(
@@ -120,16 +112,14 @@ def expected_relief(
     """
     deviation = np.empty((len(found), *CHART_SHAPE), np.float32)
     holds = []
-    total, count = np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.float32)
-    for k, reference in enumerate(found):  # one by one, which stays in the processor's cache
-        deviation[k], shown = _relief_of(references, reference)
-        holds.append(shown)
-        weight = np.maximum(shown, np.float32(_UNSEEN))
-        count += weight
-        weight *= deviation[k]
-        total += weight
-    mean = total / count
-    known = count >= _ENOUGH * len(found)
+
+    def reliefs() -> Iterator[tuple[Float32, Bool]]:
+        for relief, reference in zip(deviation, found, strict=True):
+            relief[:], shown = _relief_of(references, reference)
+            holds.append(shown)
+            yield relief, shown  # while it is in the processor's cache
+
+    mean, known = _mean(reliefs())
     first, second = _neighbours(_half(seen & known) > _SHOWN)
 
     def slopes(relief: Float32) -> Float32:
@@ -159,6 +149,20 @@ def _relief_of(references: ReferenceSet, reference: Reference) -> tuple[Float32,
     """A reference's relief on the unrolled face, and where its photo shows it."""
     bump, seen = references.relief(reference.index)
     return (bump[:, ::-1], seen[:, ::-1]) if reference.mirrored else (bump, seen)
+
+
+def _mean(reliefs: Iterable[tuple[Float32, Bool]]) -> tuple[Float32, Bool]:
+    """Mean of reliefs where they are seen, and where enough of them are."""
+    total, weights = np.zeros((2, *CHART_SHAPE), np.float32)
+    count, number = np.zeros(CHART_SHAPE, np.int32), 0
+    for bump, seen in reliefs:
+        weight = np.maximum(seen, np.float32(_UNSEEN))
+        weights += weight
+        weight *= bump
+        total += weight
+        count += seen
+        number += 1
+    return total / weights, count >= _ENOUGH * number
 
 
 def _half(image: npt.NDArray[Any]) -> Float32:
@@ -208,8 +212,7 @@ def warp_by_surface(
     wanted = raster.triangle >= 0 if where is None else where
     if not wanted.any():
         return out
-    rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = bounding_box(wanted)
     part = Raster(raster.depth[box], raster.triangle[box], raster.barycentric[box])
     # OpenCV counts from pixel centres
     x, y = (
