@@ -9,8 +9,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 SHIPPED := pyproject.toml CMakeLists.txt \
-  $(shell find cpp python -type f -not -name '*.pyc' -not -name '_core*.so')
-CPP := $(shell find cpp -name '*.h' -o -name '*.cpp')
+  $(shell find cpp cuda python -type f -not -name '*.pyc' -not -name '*.so')
+CPP := $(shell find cpp cuda -name "*.h" -o -name "*.cpp" -o -name "*.cu")
 
 .PHONY: demo test check format stubs bench sanitize clean
 
@@ -50,7 +50,7 @@ sanitize: $(VENV)/test
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 	$(VENV)/bin/cmake --build build/sanitize
 	rm -rf build/sanitize/site && cp -r python build/sanitize/site
-	cp build/sanitize/_core*.so build/sanitize/site/extreme3d_fast/
+	cp build/sanitize/*.so build/sanitize/site/extreme3d_fast/
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitize/site $(PY) -m pytest -x \
 	  -k "not photos_of_the_paper and not scans"

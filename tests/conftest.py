@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from research_data import DATA
 
+from extreme3d_fast.device import Device
+from extreme3d_fast.errors import DeviceUnavailable
 from extreme3d_fast.mesh_io import Mesh
 
 # No deadline, which would be a timing assertion; the same examples in every run.
@@ -49,3 +52,17 @@ def sphere() -> Mesh:
     vertices = np.asarray(ball.vertices, np.float32)
     colors = np.clip((vertices + 100.0) * 1.27, 0, 255).astype(np.uint8)
     return Mesh(vertices, np.asarray(ball.faces, np.int32), colors)
+
+
+@pytest.fixture(params=["host", "host reversed", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Device that operations run on; the twin on the host with its threads in either order."""
+    try:
+        device = Device("cuda" if request.param == "cuda" else "host")
+    except DeviceUnavailable as error:
+        pytest.skip(str(error))
+    if device.kind == "host":
+        device.ops.run_reversed(request.param == "host reversed")
+    yield device
+    if device.kind == "host":
+        device.ops.run_reversed(False)

@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers", "blending"},
+    {"session", "_shading", "mesh", "model_readers", "blending", "device"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",

@@ -1,4 +1,4 @@
-"""The package's own exceptions; each is also a ValueError, so that plain handlers keep working."""
+"""The package's own exceptions; each is a built-in one too, so that plain handlers keep working."""
 
 
 class Extreme3DError(Exception):
@@ -15,3 +15,7 @@ class InvalidImage(Extreme3DError, ValueError):
 
 class InvalidModelFile(Extreme3DError, ValueError):
     """A head-model, network or reference file is damaged, or is not what it should be."""
+
+
+class DeviceUnavailable(Extreme3DError, RuntimeError):
+    """No usable GPU, or a package that is needed for it is not installed."""

@@ -1,0 +1,186 @@
+// grid.h — programs that all threads of a launch run in step: for iterations that end by a test.
+//
+// A program is a struct of views with `__device__ void run(Grid& grid) const`. It is written once
+// as if by one thread that owns everything: for_each does a loop's items in parallel, sync makes
+// what was written before visible to all, sum adds up terms in a fixed order. On the device it is
+// one cooperative launch, in the host twin plain loops.
+//
+// Every thread must reach every sync and sum: decide branches and loop ends on what `sum` returned
+// or on memory that was last written before a sync. For sources with kernels alone: classes of
+// theirs stay behind a pointer in headers.
+#pragma once
+
+#include "extreme3d/cuda/launch.h"
+#include "extreme3d/cuda/memory.h"
+
+namespace e3d::cuda {
+
+struct Sum3 {
+  double x, y, z;
+};
+__host__ __device__ inline Sum3 operator+(Sum3 a, Sum3 b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z};
+}
+
+inline constexpr int kGridThreads = 512;  // of a block
+inline constexpr int kMaxGridBlocks = 256;
+
+// What a grid needs in device memory between its blocks; one for each stream in use.
+class GridScratch {
+ public:
+  GridScratch() : partials_(2 * kMaxGridBlocks), barrier_(2) { reset(nullptr); }
+  void reset(Stream stream) const { fill_bytes(barrier_.view(), 0, stream); }
+  Sum3* partials() const { return partials_.data(); }
+  unsigned* barrier() const { return barrier_.data(); }
+
+ private:
+  DeviceArray<Sum3> partials_;     // of each block; two sets in turn, so that one sync a sum does
+  DeviceArray<unsigned> barrier_;  // arrivals, generation
+};
+
+#if defined(__CUDACC__)
+
+class Grid {
+ public:
+  __device__ Grid(Sum3* partials, unsigned* barrier)
+      : partials_(partials), barrier_(barrier), turn_(0) {}
+
+  template <class Body>
+  __device__ void for_each(int n, const Body& body) const {
+    const int step = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) body(i);
+  }
+
+  // A barrier of all threads. The launch is cooperative: all blocks are resident.
+  __device__ void sync() {
+    __syncthreads();
+    if (threadIdx.x == 0 && gridDim.x > 1) {
+      volatile unsigned* generation = barrier_ + 1;
+      const unsigned before = *generation;
+      __threadfence();
+      if (atomicAdd(barrier_, 1u) == gridDim.x - 1) {
+        *barrier_ = 0;
+        __threadfence();
+        atomicAdd(barrier_ + 1, 1u);
+      } else {
+        while (*generation == before) {
+        }
+        __threadfence();
+      }
+    }
+    __syncthreads();
+  }
+
+  // The sum of term(i) over i < n, the same in every thread and every run. Syncs.
+  template <class Term>
+  __device__ Sum3 sum3(int n, const Term& term) {
+    __shared__ Sum3 of_warp[kGridThreads / 32];
+    __shared__ Sum3 total;
+    Sum3 mine{0.0, 0.0, 0.0};
+    for_each(n, [&](int i) { mine = mine + term(i); });
+    block_sum(mine, of_warp);
+    Sum3* set = partials_ + turn_ * kMaxGridBlocks;
+    turn_ ^= 1;
+    if (threadIdx.x == 0) set[blockIdx.x] = mine;
+    sync();
+    Sum3 all{0.0, 0.0, 0.0};
+    const volatile double* values = reinterpret_cast<const volatile double*>(set);
+    for (int b = threadIdx.x; b < static_cast<int>(gridDim.x); b += blockDim.x)
+      all = all + Sum3{values[3 * b], values[3 * b + 1], values[3 * b + 2]};
+    block_sum(all, of_warp);
+    if (threadIdx.x == 0) total = all;
+    __syncthreads();
+    const Sum3 result = total;
+    __syncthreads();
+    return result;
+  }
+
+  template <class Term>
+  __device__ double sum(int n, const Term& term) {
+    return sum3(n, [&](int i) { return Sum3{term(i), 0.0, 0.0}; }).x;
+  }
+
+ private:
+  // The block's sum in its first thread; others keep rubbish.
+  __device__ static void block_sum(Sum3& mine, Sum3* of_warp) {
+    const auto warp_sum = [](Sum3& s) {
+      for (int step = 16; step > 0; step /= 2) {
+        s.x += __shfl_down_sync(0xffffffffu, s.x, step);
+        s.y += __shfl_down_sync(0xffffffffu, s.y, step);
+        s.z += __shfl_down_sync(0xffffffffu, s.z, step);
+      }
+    };
+    warp_sum(mine);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    if (lane == 0) of_warp[warp] = mine;
+    __syncthreads();
+    if (warp == 0) {
+      mine = lane < kGridThreads / 32 ? of_warp[lane] : Sum3{0.0, 0.0, 0.0};
+      warp_sum(mine);
+    }
+    __syncthreads();
+  }
+
+  Sum3* partials_;
+  unsigned* barrier_;
+  int turn_;
+};
+
+template <class Program>
+__global__ void __launch_bounds__(kGridThreads)
+    grid_kernel(Program program, Sum3* partials, unsigned* barrier) {
+  Grid grid(partials, barrier);
+  program.run(grid);
+}
+
+// Runs a program whose loops have about n items on as many blocks as help, all of them resident.
+template <class Program>
+void launch_grid(const Program& program, int n, const GridScratch& scratch, Stream stream) {
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  const int wanted = (n + kGridThreads - 1) / kGridThreads;
+  const int most = processors < kMaxGridBlocks ? processors : kMaxGridBlocks;  // one a processor
+  const int blocks = wanted < 1 ? 1 : wanted < most ? wanted : most;
+  Sum3* partials = scratch.partials();
+  unsigned* barrier = scratch.barrier();
+  Program copy = program;
+  void* args[] = {&copy, &partials, &barrier};
+  check(cudaLaunchCooperativeKernel(reinterpret_cast<void*>(grid_kernel<Program>), dim3(blocks),
+                                    dim3(kGridThreads), args, 0, stream),
+        "cooperative launch");
+}
+
+#else
+
+class Grid {
+ public:
+  template <class Body>
+  void for_each(int n, const Body& body) const {
+    for (int i = 0; i < n; ++i) body(host_reversed ? n - 1 - i : i);
+  }
+  void sync() {}
+  template <class Term>
+  Sum3 sum3(int n, const Term& term) {
+    Sum3 total{0.0, 0.0, 0.0};
+    for (int i = 0; i < n; ++i) total = total + term(i);
+    return total;
+  }
+  template <class Term>
+  double sum(int n, const Term& term) {
+    double total = 0.0;
+    for (int i = 0; i < n; ++i) total += term(i);
+    return total;
+  }
+};
+
+template <class Program>
+void launch_grid(const Program& program, int, const GridScratch&, Stream) {
+  Grid grid;
+  program.run(grid);
+}
+
+#endif
+
+}  // namespace e3d::cuda

@@ -1,0 +1,37 @@
+# What both modules of this folder are made of, relative to it.
+set(E3D_CUDA_KERNELS
+  src/blending.cu
+  src/completion.cu
+  src/crop.cu
+  src/dense.cu
+  src/head_model.cu
+  src/mesh.cu
+  src/network_maps.cu
+  src/occlusion.cu
+  src/rasterize.cu
+  src/references.cu
+  src/registration.cu
+  src/render.cu
+  src/soft_symmetry.cu
+  src/sparse.cu
+  src/texture.cu
+  src/zipper.cu)
+set(E3D_CUDA_BINDINGS
+  bindings/module.cpp
+  bindings/device.cpp
+  bindings/blending.cpp
+  bindings/completion.cpp
+  bindings/crop.cpp
+  bindings/dense.cpp
+  bindings/head_model.cpp
+  bindings/mesh.cpp
+  bindings/network_maps.cpp
+  bindings/occlusion.cpp
+  bindings/rasterize.cpp
+  bindings/references.cpp
+  bindings/registration.cpp
+  bindings/render.cpp
+  bindings/soft_symmetry.cpp
+  bindings/sparse.cpp
+  bindings/texture.cpp
+  bindings/zipper.cpp)

@@ -1,0 +1,1 @@
+// blending.cu

@@ -1,0 +1,1 @@
+// rasterize.cu

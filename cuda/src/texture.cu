@@ -1,0 +1,1 @@
+// texture.cu

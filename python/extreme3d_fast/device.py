@@ -1,0 +1,104 @@
+"""Where device arrays live: an NVIDIA GPU, or its twin on the host, which runs the same operations.
+
+The twin exists for tests on machines without a GPU: every kernel as a loop over its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from extreme3d_fast.errors import DeviceUnavailable
+
+__all__ = ["Device", "DeviceArray", "DeviceKind"]
+
+DeviceKind = Literal["cuda", "host"]
+DeviceArray = Any
+"""An array in device memory, of any library that speaks DLPack; `Device.empty` makes its own."""
+
+Result = TypeVar("Result")
+
+
+class Device:
+    """A stream of a device with its operations.
+
+    Args:
+        kind: "cuda" is the current NVIDIA GPU, "host" the twin.
+
+    Raises:
+        DeviceUnavailable: the package was built without this module, or there is no usable GPU.
+
+    Attributes:
+        ops: module of the operations, `_cuda` or `_cuda_host`.
+        stream: handle that operations take as `stream`; work on it runs in order.
+    """
+
+    def __init__(self, kind: DeviceKind = "cuda") -> None:
+        self.kind: DeviceKind = kind
+        self.ops: Any = _operations(kind)
+        try:
+            self.stream: int = self.ops.create_stream()
+        except RuntimeError as error:
+            raise DeviceUnavailable(f"device={kind!r}: {error}") from error
+
+    def __del__(self) -> None:
+        if getattr(self, "stream", 0):
+            self.ops.destroy_stream(self.stream)
+
+    def empty(self, shape: int | tuple[int, ...], dtype: str = "float32") -> DeviceArray:
+        """A new array, not initialised; float32, float64, int32 or uint8."""
+        return self.ops.empty([shape] if isinstance(shape, int) else list(shape), dtype)
+
+    def put(self, array: npt.ArrayLike) -> DeviceArray:
+        """A copy of an array in device memory; bool becomes uint8."""
+        values = np.ascontiguousarray(array)
+        if values.dtype == np.bool_:
+            values = values.view(np.uint8)
+        target = self.empty(values.shape, values.dtype.name)
+        self.ops.upload(values, target, self.stream)
+        self.wait()  # the source may be a temporary
+        return target
+
+    def get(self, array: DeviceArray, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+        """A copy of a device array of that dtype on the host."""
+        target = np.empty(self.ops.shape(array), dtype)
+        self.ops.download(
+            array, target.view(np.uint8) if dtype == np.bool_ else target, self.stream
+        )
+        self.wait()
+        return target
+
+    def wait(self) -> None:
+        """Returns when all work of the stream is done."""
+        self.ops.wait(self.stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Work on the stream as one call that runs it again with the same arrays.
+
+        The work is not run by this. It must not wait for the stream nor allocate. On the twin it is
+        the work itself.
+        """
+        if not self.ops.ON_DEVICE:
+            return work
+        self.ops.begin_capture(self.stream)
+        try:
+            work()
+        finally:
+            graph = self.ops.end_capture(self.stream)
+        return lambda: graph.launch(self.stream)
+
+
+def _operations(kind: DeviceKind) -> Any:
+    name = {"cuda": "_cuda", "host": "_cuda_host"}[kind]
+    try:
+        return import_module(f"extreme3d_fast.{name}")
+    except ImportError as error:
+        option = {"cuda": "EXTREME3D_CUDA", "host": "EXTREME3D_CUDA_HOST"}[kind]
+        raise DeviceUnavailable(
+            f"device={kind!r}: this build of extreme3d_fast has no module {name}; install it where "
+            f"nvcc 12.4 or later is found, with `pip install . -C cmake.define.{option}=ON`"
+        ) from error
