@@ -52,7 +52,7 @@ class FaceView:
 
     def of_photo(self, photo: np.ndarray) -> FaceView:
         """The same foundation, with another photo of the same geometry."""
-        from extreme3d_fast.detect import warp_similarity
+        from extreme3d_fast.crop import warp_similarity
 
         return self.showing(warp_similarity(photo, self.crop_from_image, self.size))
 
@@ -78,7 +78,7 @@ def view_face(reconstructor: Any, photo: np.ndarray) -> FaceView | None:
 
 def view_foundation(model: Any, foundation: Any, photo: np.ndarray, size: int) -> FaceView:
     """The crop of a photo, and its foundation there, as the Reconstructor makes them."""
-    from extreme3d_fast.detect import warp_similarity
+    from extreme3d_fast.crop import warp_similarity
     from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
     from extreme3d_fast.rasterize import interpolate, rasterize
     from extreme3d_fast.smooth_depth import smooth_depth

@@ -9,16 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from research_data import DATA
 
-from extreme3d_fast.detect import (
-    ASSETS,
-    MESH68,
-    FaceDetection,
-    FaceDetector,
-    check_image,
-    crop_face,
-    transform_points,
-    warp_similarity,
-)
+from extreme3d_fast.crop import check_image, transform_points, warp_similarity
+from extreme3d_fast.detect import ASSETS, MESH68, FaceDetection, FaceDetector, crop_face
 from extreme3d_fast.errors import InvalidImage, InvalidModelFile
 from extreme3d_fast.session import Session
 

@@ -11,7 +11,8 @@ from perfect_networks import PerfectPose, camera_at, facing, moved
 import extreme3d_fast as e3d
 from extreme3d_fast import estimator
 from extreme3d_fast.camera import rotation_from_angles
-from extreme3d_fast.detect import ASSETS, FaceDetection, FaceLandmarks, transform_points
+from extreme3d_fast.crop import transform_points
+from extreme3d_fast.detect import ASSETS, FaceDetection, FaceLandmarks
 from extreme3d_fast.estimator import Found, FoundationEstimator
 from extreme3d_fast.foundation import Coefficients
 from extreme3d_fast.landmark_fit import BIAS_FILE, N_LANDMARKS

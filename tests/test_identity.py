@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 from tiny_networks import picks, write_network
 
-from extreme3d_fast.detect import ASSETS, MESH68, FaceDetector, transform_points, warp_similarity
+from extreme3d_fast.crop import transform_points, warp_similarity
+from extreme3d_fast.detect import ASSETS, MESH68, FaceDetector
 from extreme3d_fast.errors import InvalidImage, InvalidModelFile
 from extreme3d_fast.identity import (
     CHIP_POINTS,

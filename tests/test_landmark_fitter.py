@@ -12,7 +12,8 @@ from research_data import DATA
 
 from extreme3d_fast import landmark_fit, mesh
 from extreme3d_fast.camera import rotation_from_angles
-from extreme3d_fast.detect import FaceDetector, crop_face, transform_points
+from extreme3d_fast.crop import transform_points
+from extreme3d_fast.detect import FaceDetector, crop_face
 from extreme3d_fast.head_model import HeadModel, LandmarkBasis
 from extreme3d_fast.landmark_fit import FitSettings, LandmarkFit, LandmarkFitter
 

@@ -20,7 +20,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers", "blending", "device"},
+    {"session", "_shading", "mesh", "model_readers", "blending", "device", "crop"},
     {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
+    {"photo_network"},
     {"detect", "references"},
     {"pose", "bump_network", "transfer", "face"},
     {"foundation", "identity", "localize"},
@@ -50,6 +51,7 @@ LAYERS: list[set[str]] = [
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {
     "session",
+    "photo_network",
     "detect",
     "pose",
     "bump_network",

@@ -13,7 +13,8 @@ from perfect_networks import angles, camera_at, facing, moved, perfect_row, turn
 
 from extreme3d_fast import pose
 from extreme3d_fast.camera import Camera, rotation_from_angles
-from extreme3d_fast.detect import ASSETS, transform_points
+from extreme3d_fast.crop import transform_points
+from extreme3d_fast.detect import ASSETS
 from extreme3d_fast.errors import InvalidImage, InvalidModelFile
 from extreme3d_fast.foundation import FoundationNetwork
 from extreme3d_fast.pose import (
@@ -44,17 +45,15 @@ class Answers:
 
     def expect(self, **_: object) -> None: ...
 
-    def run(self, feeds: dict[str, npt.NDArray[np.float32]]) -> dict[str, object]:
+    def look(self, _photo: object, squares: list[object], _size: int) -> dict[str, object]:
         start = sum(self.batches)
-        self.batches.append(len(feeds["image"]))
+        self.batches.append(len(squares))
         return {"pose": np.array(self.rows[start : sum(self.batches)])}
 
 
 def read(*rows: npt.NDArray[np.float64], squares: list[HeadSquare]) -> list[PoseEstimate]:
     """What `PoseNetwork` makes of rows of numbers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pose, "Session", lambda *_, **__: Answers(list(rows)))
-        return PoseNetwork().estimate(BLACK, squares)
+    return PoseNetwork(open_network=lambda _: Answers(list(rows))).estimate(BLACK, squares)
 
 
 # === The square ===
@@ -202,12 +201,11 @@ def test_answer_without_a_pose_is_no_face(spoil):
     assert np.linalg.det(estimate.rotation) == pytest.approx(1.0)
 
 
-def test_many_squares_are_answered_in_order(monkeypatch):
+def test_many_squares_are_answered_in_order():
     squares = [HeadSquare(np.array([float(i), 0.0]), 10.0 + i, 0.0) for i in range(40)]
     camera, rotation = camera_at(5, 5, 20), rotation_from_angles(10)
     answers = Answers([perfect_row(camera, rotation, s, i / 10) for i, s in enumerate(squares)])
-    monkeypatch.setattr(pose, "Session", lambda *_, **__: answers)
-    estimates = PoseNetwork().estimate(BLACK, squares)
+    estimates = PoseNetwork(open_network=lambda _: answers).estimate(BLACK, squares)
     logits = [np.log(e.confidence / (1 - e.confidence)) for e in estimates]
     np.testing.assert_allclose(logits, np.arange(40) / 10, atol=1e-9)
     assert max(answers.batches) <= pose.BATCH

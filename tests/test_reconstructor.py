@@ -15,7 +15,8 @@ import extreme3d_fast as e3d
 import extreme3d_fast.image_io
 from extreme3d_fast.bump_network import MAX_BUMP
 from extreme3d_fast.camera import rotation_from_angles
-from extreme3d_fast.detect import Crop, crop_face
+from extreme3d_fast.crop import Crop
+from extreme3d_fast.detect import crop_face
 from extreme3d_fast.estimator import Found
 from extreme3d_fast.mesh import mesh_report, transform_points
 from extreme3d_fast.mesh_io import Mesh

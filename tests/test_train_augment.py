@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from perfect_networks import angles, facing, moved
 
 from extreme3d_fast.camera import Camera, rotation_from_angles
-from extreme3d_fast.detect import transform_points
+from extreme3d_fast.crop import transform_points
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.pose import HeadSquare, _decoded
 

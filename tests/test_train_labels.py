@@ -12,7 +12,7 @@ import pytest
 
 from bench import photos
 from extreme3d_fast.camera import rotation_from_angles, rotation_from_vector
-from extreme3d_fast.detect import transform_points
+from extreme3d_fast.crop import transform_points
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.pose import FACE_CENTER
 

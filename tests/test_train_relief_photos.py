@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from extreme3d_fast.detect import warp_similarity
+from extreme3d_fast.crop import warp_similarity
 
 sys.path.append(str(Path(__file__).parents[1] / "train"))
 photos = importlib.import_module("relief_photos")

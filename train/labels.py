@@ -40,7 +40,7 @@ from extreme3d_fast.camera import (
     rotation_from_vector,
     vector_from_rotation,
 )
-from extreme3d_fast.detect import transform_points, warp_similarity
+from extreme3d_fast.crop import transform_points, warp_similarity
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.landmark_fit import (
     N_LANDMARKS,

@@ -27,7 +27,7 @@ from store import is_held_out, person_of
 
 from extreme3d_fast import _shading
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.detect import transform_points as transform_pixels
+from extreme3d_fast.crop import transform_points as transform_pixels
 from extreme3d_fast.estimator import FoundationEstimator
 from extreme3d_fast.foundation_view import _photo_in_crop, face_height
 from extreme3d_fast.head_model import HeadModel

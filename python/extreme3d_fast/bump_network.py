@@ -19,8 +19,8 @@ import numpy.typing as npt
 from extreme3d_fast._arrays import Float32, UInt8
 from extreme3d_fast._shading import check_photo, f32, face_window, foundation_normals
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.detect import ASSETS
 from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.photo_network import ASSETS
 from extreme3d_fast.session import Session
 
 __all__ = ["FACE_SHOWN", "MAX_BUMP", "BumpEstimate", "BumpNetwork"]

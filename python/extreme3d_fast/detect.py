@@ -9,21 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from extreme3d_fast.errors import InvalidImage
-from extreme3d_fast.session import Session
+from extreme3d_fast.crop import (
+    Crop,
+    HeadSquare,
+    check_image,
+    inverse,
+    rotation_2d,
+    shrink_to,
+    shrunk,
+    transform_points,
+    warp_similarity,
+)
+from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoSession, normalised
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
-
-ASSETS = Path(__file__).parent / "assets"
 
 MIN_SCORE = 0.5  # BlazeFace's own threshold
 MIN_CONFIDENCE = 0.5  # Face Mesh's own threshold, for candidates that need a second opinion
@@ -75,35 +82,13 @@ class FaceLandmarks:
     confidence: float  #: probability in [0, 1] that there is a face under the points
 
 
-@dataclass(frozen=True, eq=False)
-class Crop:
-    """An upright square cut from a photo."""
-
-    image: UInt8  #: (S, S, 3) RGB; black where the photo ends
-    crop_from_image: Float64  #: (3, 3) similarity between continuous px coordinates
-
-
-class HeadSquare(NamedTuple):
-    """A square in an image, upright with the head."""
-
-    center: Float64  #: (2,) px
-    side: float  #: px
-    roll: float  #: radians from the image's to the square's x axis, clockwise as it is seen
-
-    def square_from_image(self, size: float = 1.0) -> Float64:
-        """(3, 3) similarity from px of the image to a square of `size` px with corner (0, 0)."""
-        matrix = np.eye(3)
-        matrix[:2, :2] = size / self.side * rotation_2d(-self.roll)
-        matrix[:2, 2] = size / 2 - matrix[:2, :2] @ self.center
-        return matrix
-
-
 class FaceDetector:
     """Finds faces and their landmarks; keeps both networks loaded.
 
     Args:
         threads: threads inside a network run, at least 1. The networks are so small that a second
             one rarely pays (measured: 7.0 ms a photo with one, 9.3 ms with two).
+        open_network: opens a network's file; None is `PhotoSession` with these threads.
 
     Raises:
         InvalidModelFile: a network file is damaged.
@@ -114,9 +99,10 @@ class FaceDetector:
         []
     """
 
-    def __init__(self, *, threads: int = 1) -> None:
-        self._detection = Session(ASSETS / "face_detection.onnx", threads=threads)
-        self._landmarks = Session(ASSETS / "face_landmarks.onnx", threads=threads)
+    def __init__(self, *, threads: int = 1, open_network: OpenNetwork | None = None) -> None:
+        open_network = open_network or partial(PhotoSession, threads=threads)
+        self._detection = open_network(ASSETS / "face_detection.onnx")
+        self._landmarks = open_network(ASSETS / "face_landmarks.onnx")
         self._detection.expect(
             inputs={"image": (None, 128, 128, 3)},
             outputs={"boxes": (None, 896, 16), "scores": (None, 896, 1)},
@@ -206,10 +192,9 @@ class FaceDetector:
     def _landmark_pass(self, image: UInt8, roi: HeadSquare) -> FaceLandmarks:
         size = 192
         roi_from_image = roi.square_from_image(size)
-        tile = warp_similarity(image, roi_from_image, size)
-        out = self._landmarks.run({"image": _normalised(tile[None], self._landmarks)})
+        out = self._landmarks.look(image, [roi_from_image], size)
         points = out["points"][0].astype(np.float64)
-        image_from_roi = _inverse(roi_from_image)
+        image_from_roi = inverse(roi_from_image)
         points[:, :2] = transform_points(image_from_roi, points[:, :2])
         points[:, 2] *= roi.side / size
         return FaceLandmarks(points.astype(np.float32), float(_sigmoid(out["face_flag"][0, 0])))
@@ -254,7 +239,7 @@ class FaceDetector:
             # Letterbox with the photo in the middle, as the network was trained.
             top, left = (128 - height) // 2, (128 - width) // 2
             square = np.zeros((128, 128, 3), np.uint8)
-            square[top : top + height, left : left + width] = _shrunk(image, width, height)
+            square[top : top + height, left : left + width] = shrunk(image, width, height)
             tiles.append(np.rot90(square, turns))
             insides.append((left, top, width, height))
         found = []
@@ -272,7 +257,7 @@ class FaceDetector:
         height, width = (max(128, round(length * scale)) for length in image.shape[:2])
         inner = [max(1, round(length * scale)) for length in image.shape[:2]]
         canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[: inner[0], : inner[1]] = _shrunk(image, inner[1], inner[0])
+        canvas[: inner[0], : inner[1]] = shrunk(image, inner[1], inner[0])
         turned = np.ascontiguousarray(np.rot90(canvas, turns))
         corners = [
             (x, y) for y in _tile_starts(turned.shape[0]) for x in _tile_starts(turned.shape[1])
@@ -291,7 +276,7 @@ class FaceDetector:
 
     def _run_tiles(self, tiles: UInt8) -> tuple[list[Float64], list[Float64]]:
         """Per tile of 128 px: (n, 8, 2) box corners and keypoints in tile px, and (n,) scores."""
-        out = self._detection.run({"image": _normalised(tiles, self._detection)})
+        out = self._detection.run({"image": normalised(tiles, self._detection.metadata)})
         scores = _sigmoid(out["scores"][..., 0])
         points, values = [], []
         for boxes, score in zip(out["boxes"], scores, strict=True):
@@ -313,24 +298,20 @@ class FaceDetector:
 def crop_face(
     image: UInt8, points: NDArray[Any], *, size: int = 500, roll: float | None = None
 ) -> Crop:
-    """Cuts the upright square that the networks and the whole pipeline work on.
-
-    The authors' rule: a square that reaches `CROP_REACH` from the middle of the tight box of the 68
-    landmarks (brows to chin), so that the head fits; here the head's roll is taken out first.
+    """Cuts the upright square that the networks and the whole pipeline work on; `crop_square` of
+    the points.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        points: (468, 2 or more) or (68, 2 or more) landmarks in px; further columns are ignored.
+        points, roll: as for `crop_square`.
         size: side of the crop in px.
-        roll: of the head in the photo, radians, clockwise as it is seen; None is that of the line
-            between the eyes.
 
     Returns:
         The crop and its transform; black where the photo ends.
 
     Raises:
         InvalidImage: wrong dtype or shape of the image.
-        ValueError: wrong shape of the points, points not finite or all in one place, size < 1.
+        ValueError: as for `crop_square`, or size < 1.
 
     Example:
         >>> import numpy as np
@@ -341,6 +322,24 @@ def crop_face(
     check_image(image)
     if size < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
+    crop_from_image = crop_square(points, roll=roll).square_from_image(size)
+    return Crop(warp_similarity(image, crop_from_image, size), crop_from_image)
+
+
+def crop_square(points: NDArray[Any], *, roll: float | None = None) -> HeadSquare:
+    """The square of a photo that is reconstructed.
+
+    The authors' rule: a square that reaches `CROP_REACH` from the middle of the tight box of the 68
+    landmarks (brows to chin), so that the head fits; here the head's roll is taken out first.
+
+    Args:
+        points: (468, 2 or more) or (68, 2 or more) landmarks in px; further columns are ignored.
+        roll: of the head in the photo, radians, clockwise as it is seen; None is that of the line
+            between the eyes.
+
+    Raises:
+        ValueError: wrong shape of the points, points not finite or all in one place.
+    """
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[0] not in (68, 468) or points.shape[1] < 2:
         raise ValueError(f"points: expected shape (468, 2+) or (68, 2+), got {points.shape}")
@@ -364,85 +363,7 @@ def crop_face(
     side = ((right - left) + (bottom - top)) / 2  # equal up to the rounding of the factors
     middle = (low + high) / 2 + np.array([left + right, top + bottom]) / 2
     center = rotation_2d(roll) @ middle
-    crop_from_image = HeadSquare(center, side, roll).square_from_image(size)
-    return Crop(warp_similarity(image, crop_from_image, size), crop_from_image)
-
-
-def warp_similarity(image: UInt8, out_from_image: Float64, size: int) -> UInt8:
-    """Resamples a square of a photo without aliasing; black where the photo ends.
-
-    Args:
-        image: (H, W, 3) uint8.
-        out_from_image: (3, 3) similarity between continuous px coordinates.
-        size: side of the output in px.
-
-    Returns:
-        (size, size, 3) uint8.
-    """
-    height, width = image.shape[:2]
-    image_from_out = _inverse(out_from_image)
-    scale = float(np.sqrt(abs(np.linalg.det(out_from_image[:2, :2]))))  # output px per photo px
-    corners = transform_points(
-        image_from_out, np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
-    )
-    # Only the part of the photo under the output is touched; the margin feeds the filters.
-    margin = 2 + 2 / scale
-    x0, y0 = (int(max(0.0, np.floor(value - margin))) for value in corners.min(0))
-    x1, y1 = (
-        int(min(limit, np.ceil(value + margin)))
-        for value, limit in zip(corners.max(0), (width, height), strict=True)
-    )
-    if x0 >= x1 or y0 >= y1:
-        return np.zeros((size, size, 3), np.uint8)
-    part = image[y0:y1, x0:x1]
-    # Whole-number reduction by area first (exact), the rest by a Gaussian; the remainder at the far
-    # border, less than one output pixel, is dropped.
-    factor = max(1, min(int(1 / scale), part.shape[0], part.shape[1]))
-    if factor > 1:
-        rows, columns = part.shape[0] // factor, part.shape[1] // factor
-        part = _shrunk(part[: rows * factor, : columns * factor], columns, rows)
-    rest = 1 / (scale * factor)  # reduction still to do, in [1, 2)
-    if rest > 1.1:
-        sigma = 0.5 * float(np.sqrt(rest**2 - 1))  # px of `part`
-        blurred = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        part = np.asarray(blurred, np.uint8)
-    image_from_part = np.array([[factor, 0, x0], [0, factor, y0], [0, 0, 1]], np.float64)
-    # OpenCV puts pixel centres at whole numbers, this package at +0.5.
-    index = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    matrix = _inverse(index) @ out_from_image @ image_from_part @ index
-    out = cv2.warpAffine(
-        np.ascontiguousarray(part),
-        matrix[:2],
-        (size, size),
-        flags=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-    )
-    return np.asarray(out, np.uint8)
-
-
-def transform_points(matrix: Float64, points: Float64) -> Float64:
-    """Applies a (3, 3) affine transform to (N, 2) points."""
-    moved: Float64 = points @ matrix[:2, :2].T + matrix[:2, 2]
-    return moved
-
-
-def shrink_to(image: UInt8, side: int) -> tuple[UInt8, float]:
-    """A photo whose larger side is at most `side` px, and its px per px of the original."""
-    scale = min(1.0, side / max(image.shape[:2]))
-    if scale == 1:
-        return image, 1.0
-    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-    return _shrunk(image, width, height), scale
-
-
-def check_image(image: UInt8) -> None:
-    """Raises InvalidImage unless the image is (H, W, 3) uint8 with at least one pixel."""
-    if not isinstance(image, np.ndarray):
-        raise InvalidImage(f"image: expected a NumPy array, got {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InvalidImage(
-            f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}"
-        )
+    return HeadSquare(center, side, roll)
 
 
 def _roi_from_detection(face: FaceDetection) -> HeadSquare:
@@ -465,28 +386,6 @@ def _roi_from_points(points: NDArray[Any]) -> HeadSquare:
 def _roll(right_eye: Float64, left_eye: Float64) -> float:
     x, y = left_eye - right_eye
     return float(np.arctan2(y, x))
-
-
-def rotation_2d(angle: float) -> Float64:
-    """(2, 2) rotation by an angle in radians, clockwise as it is seen."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.array([[cos, -sin], [sin, cos]])
-
-
-def _inverse(matrix: Float64) -> Float64:
-    return np.asarray(np.linalg.inv(matrix), np.float64)
-
-
-def _shrunk(image: UInt8, width: int, height: int) -> UInt8:
-    """Resized by area averages, which do not alias."""
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8)
-
-
-def _normalised(tiles: UInt8, session: Session) -> Float32:
-    mean, std = float(session.metadata["mean"]), float(session.metadata["std"])
-    scaled: Float32 = (tiles.astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
-    return scaled
 
 
 def _sigmoid(logits: Any) -> Any:

@@ -19,21 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import Camera, angles_from_rotation
-from extreme3d_fast.detect import (
-    Crop,
-    FaceDetection,
-    FaceDetector,
-    FaceLandmarks,
-    crop_face,
-    rotation_2d,
-    transform_points,
-)
+from extreme3d_fast.crop import Crop, HeadSquare, rotation_2d, transform_points, warp_similarity
+from extreme3d_fast.detect import FaceDetection, FaceDetector, FaceLandmarks, crop_square
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.foundation import Coefficients, FoundationNetwork
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.landmark_fit import N_LANDMARKS, FitPrior, LandmarkFit, LandmarkFitter
 from extreme3d_fast.localize import MIN_CONFIDENCE, follow, localize, standing
-from extreme3d_fast.pose import SIDE_MM, HeadSquare, PoseEstimate, PoseNetwork
+from extreme3d_fast.photo_network import OpenNetwork
+from extreme3d_fast.pose import SIDE_MM, PoseEstimate, PoseNetwork
 
 __all__ = ["Foundation", "FoundationEstimator", "FoundationMode", "Source"]
 
@@ -124,6 +118,8 @@ class FoundationEstimator:
         model: head model.
         mode: what to estimate from. "auto" takes the networks where they speak of this head model.
         threads: threads inside a network run.
+        open_network: opens a network's file; None is `PhotoSession` with these threads.
+        cut: cuts the crop, as `warp_similarity` does; what it returns is the crop's image.
 
     Raises:
         InvalidModelFile: a network file is damaged, or belies the head model that it names.
@@ -131,15 +127,21 @@ class FoundationEstimator:
     """
 
     def __init__(
-        self, model: HeadModel, *, mode: FoundationMode = "auto", threads: int = 1
+        self,
+        model: HeadModel,
+        *,
+        mode: FoundationMode = "auto",
+        threads: int = 1,
+        open_network: OpenNetwork | None = None,
+        cut: Callable[[UInt8, npt.NDArray[np.float64], int], Any] = warp_similarity,
     ) -> None:
-        self._model = model
-        self._detector = FaceDetector(threads=threads)
+        self._model, self._cut = model, cut
+        self._detector = FaceDetector(threads=threads, open_network=open_network)
         self._foundation: FoundationNetwork | None = None
         self._pose: PoseNetwork | None = None
         self._fitter: LandmarkFitter | None = None
         if mode != "landmarks":
-            foundation = FoundationNetwork(threads=threads)
+            foundation = FoundationNetwork(threads=threads, open_network=open_network)
             counts = (foundation.n_identity, foundation.n_expression)
             if foundation.head_model == model.fingerprint:
                 if counts != (model.n_identity, model.n_expression):
@@ -147,7 +149,8 @@ class FoundationEstimator:
                         f"the foundation network has {counts} coefficients, the head model that it "
                         f"names has {(model.n_identity, model.n_expression)}"
                     )
-                self._foundation, self._pose = foundation, PoseNetwork(threads=threads)
+                self._foundation = foundation
+                self._pose = PoseNetwork(threads=threads, open_network=open_network)
             elif mode == "networks":
                 raise ValueError(
                     "the networks know the built-in head model only; use foundation='landmarks'"
@@ -199,9 +202,8 @@ class FoundationEstimator:
             return self._from_landmarks(photo, points, crop_size, timed)
         coefficients = timed("foundation", self._foundation.estimate)(photo, found.pose.square)
         landmarks68 = self._projected(found.pose, coefficients, "68")
-        crop = timed("crop", crop_face)(
-            photo, landmarks68, size=crop_size, roll=found.pose.square.roll
-        )
+        square = crop_square(landmarks68, roll=found.pose.square.roll)
+        crop = timed("crop", self._crop)(photo, square, crop_size)
         camera, camera_from_head = found.pose.camera_in(crop.crop_from_image, crop_size)
         foundation = Foundation(
             coefficients.identity,
@@ -219,7 +221,7 @@ class FoundationEstimator:
             px_per_mm = found.pose.square.side / SIDE_MM
             trust = _trust(points, expected, px_per_mm, foundation.yaw_pitch_roll[0])
             if trust.mean() > _MIN_TRUST:
-                foundation = timed("fit", self._refined)(foundation, points, crop, trust)
+                foundation = timed("fit", self._refined)(foundation, points, crop, crop_size, trust)
         return foundation, crop
 
     # === Details ===
@@ -228,7 +230,7 @@ class FoundationEstimator:
         self, photo: UInt8, landmarks: FaceLandmarks, crop_size: int, timed: Timed
     ) -> tuple[Foundation, Crop]:
         assert self._fitter is not None
-        crop = timed("crop", crop_face)(photo, landmarks.points, size=crop_size)
+        crop = timed("crop", self._crop)(photo, crop_square(landmarks.points), crop_size)
         points = points_in_crop(landmarks.points, crop.crop_from_image)
         fit: LandmarkFit = timed("fit", self._fitter.fit)(points, crop_size)
         warnings = []
@@ -255,6 +257,7 @@ class FoundationEstimator:
         foundation: Foundation,
         landmarks: FaceLandmarks,
         crop: Crop,
+        crop_size: int,
         trust: npt.NDArray[np.float64],
     ) -> Foundation:
         """The foundation moved towards the landmarks that agree with it."""
@@ -270,7 +273,7 @@ class FoundationEstimator:
             focal_log_sigma=_FOCAL_LOG_SIGMA,
         )
         points = points_in_crop(landmarks.points, crop.crop_from_image)
-        fit = self._fitter.fit(points, len(crop.image), prior=prior, trust=trust)
+        fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust)
         return replace(
             foundation,
             identity=fit.identity,
@@ -279,6 +282,10 @@ class FoundationEstimator:
             camera_from_head=fit.camera_from_head,
             source="networks+landmarks",
         )
+
+    def _crop(self, photo: UInt8, square: HeadSquare, size: int) -> Crop:
+        crop_from_image = square.square_from_image(size)
+        return Crop(self._cut(photo, crop_from_image, size), crop_from_image)
 
     def _projected(
         self, pose: PoseEstimate, coefficients: Coefficients, which: str

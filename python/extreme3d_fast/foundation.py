@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.detect import ASSETS, UInt8, check_image
+from extreme3d_fast.crop import HeadSquare, check_image
 from extreme3d_fast.errors import InvalidModelFile
-from extreme3d_fast.pose import HeadSquare, network_crop, network_size
-from extreme3d_fast.session import Session
+from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoSession
+from extreme3d_fast.pose import network_size
 
 __all__ = ["Coefficients", "FoundationNetwork"]
 
 Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
 
 
 class Coefficients(NamedTuple):
@@ -31,13 +33,21 @@ class FoundationNetwork:
     Args:
         path: ONNX file; None is the built-in network, which speaks of the built-in head model.
         threads: at least 1.
+        open_network: opens the file; None is `PhotoSession` with these threads.
 
     Raises:
         InvalidModelFile: the file is damaged or another network.
     """
 
-    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
-        self._session = Session(path or ASSETS / "foundation.onnx", threads=threads)
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        threads: int = 1,
+        open_network: OpenNetwork | None = None,
+    ) -> None:
+        open_network = open_network or partial(PhotoSession, threads=threads)
+        self._session = open_network(path or ASSETS / "foundation.onnx")
         self.size = network_size(self._session)
         counts = {
             name: (self._session.outputs.get(name) or (0,))[-1]
@@ -64,7 +74,7 @@ class FoundationNetwork:
             InvalidModelFile: the network's answer is NaN or infinite.
         """
         check_image(photo)
-        out = self._session.run({"image": network_crop(photo, square, self.size)[None]})
+        out = self._session.look(photo, [square.square_from_image(self.size)], self.size)
         identity, expression = out["identity"][0], out["expression"][0]
         if not (np.isfinite(identity).all() and np.isfinite(expression).all()):
             raise InvalidModelFile(f"path: {self._session.path} answers with NaN or infinity")

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32
-from extreme3d_fast.detect import Crop
-from extreme3d_fast.detect import transform_points as transform_pixels
+from extreme3d_fast.crop import Crop
+from extreme3d_fast.crop import transform_points as transform_pixels
 from extreme3d_fast.estimator import Foundation
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_faces, vertex_normals

@@ -7,16 +7,17 @@ train/convert_dlib.py. The search for a reference face compares its descriptors 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, UInt8, float_array
 from extreme3d_fast.camera import similarity_transform
-from extreme3d_fast.detect import ASSETS, check_image, warp_similarity
+from extreme3d_fast.crop import check_image, warp_similarity
 from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoSession
 from extreme3d_fast.pose import network_size
-from extreme3d_fast.session import Session
 
 __all__ = ["DESCRIPTOR_SIZE", "IdentityNetwork", "chip_from_image", "face_chip"]
 
@@ -52,15 +53,22 @@ class IdentityNetwork:
         path: ONNX file; None is the built-in network. It takes `image` (N, S, S, 3) float32 RGB in
             [0, 255], chips as `face_chip` cuts them, and gives `descriptor` (N, 128).
         threads: at least 1.
+        open_network: opens the file; None is `PhotoSession` with these threads.
 
     Raises:
         FileNotFoundError: there is no such file.
         InvalidModelFile: the file is damaged or another network.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> None:
-        source = ASSETS / "identity.onnx" if path is None else os.fspath(path)
-        self._session = Session(source, threads=threads)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        open_network: OpenNetwork | None = None,
+    ) -> None:
+        open_network = open_network or partial(PhotoSession, threads=threads)
+        self._session = open_network(ASSETS / "identity.onnx" if path is None else os.fspath(path))
         #: Side of a chip, px.
         self.size = network_size(self._session)
         self._session.expect(
@@ -85,8 +93,8 @@ class IdentityNetwork:
                 not lie like a face's or beside the image.
             InvalidModelFile: the network fails, or its answer has no direction.
         """
-        chip = face_chip(image, landmarks68, self.size).astype(np.float32)
-        answer = self._session.run({"image": chip[None]})["descriptor"].astype(np.float64)
+        matrix = _checked_chip(image, landmarks68, self.size)
+        answer = self._session.look(image, [matrix], self.size)["descriptor"].astype(np.float64)
         length = float(np.linalg.norm(answer))
         if answer.shape != (1, DESCRIPTOR_SIZE) or not (np.isfinite(length) and length > 0):
             raise InvalidModelFile(
@@ -110,6 +118,11 @@ def face_chip(image: UInt8, landmarks68: npt.ArrayLike, size: int) -> UInt8:
     Raises:
         InvalidImage, TypeError, ValueError: as `IdentityNetwork.describe`.
     """
+    return warp_similarity(image, _checked_chip(image, landmarks68, size), size)
+
+
+def _checked_chip(image: UInt8, landmarks68: npt.ArrayLike, size: int) -> npt.NDArray[np.float64]:
+    """`chip_from_image` of a face that lies in the image."""
     check_image(image)
     matrix = chip_from_image(landmarks68, size)
     side = size / float(np.sqrt(np.linalg.det(matrix[:2, :2])))
@@ -124,7 +137,7 @@ def face_chip(image: UInt8, landmarks68: npt.ArrayLike, size: int) -> UInt8:
         raise ValueError(
             f"`landmarks68` should lie in the image of {width} x {height} px, they lie beside it"
         )
-    return warp_similarity(image, matrix, size)
+    return matrix
 
 
 def chip_from_image(landmarks68: npt.ArrayLike, size: int) -> npt.NDArray[np.float64]:

@@ -11,8 +11,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast.detect import shrink_to
-from extreme3d_fast.pose import HeadSquare, PoseEstimate, PoseNetwork
+from extreme3d_fast.crop import HeadSquare, shrink_to
+from extreme3d_fast.pose import PoseEstimate, PoseNetwork
 
 __all__ = ["MIN_CONFIDENCE", "follow", "localize", "standing"]
 

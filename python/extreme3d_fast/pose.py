@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import CAMERA_FROM_FRONTAL_HEAD, Camera, rotation_from_vector
-from extreme3d_fast.detect import (
-    ASSETS,
-    HeadSquare,
-    UInt8,
-    check_image,
-    rotation_2d,
-    warp_similarity,
-)
+from extreme3d_fast.crop import HeadSquare, check_image, rotation_2d, warp_similarity
 from extreme3d_fast.errors import InvalidModelFile
-from extreme3d_fast.session import Session
+from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoNetwork, PhotoSession
 
 __all__ = [
     "FACE_CENTER",
@@ -39,6 +33,7 @@ __all__ = [
 ]
 
 Float64 = npt.NDArray[np.float64]
+UInt8 = npt.NDArray[np.uint8]
 
 #: Point of the head frame, mm, that the square is centred on: inside the head, so that the face
 #: stays in the square however it is turned.
@@ -87,13 +82,21 @@ class PoseNetwork:
     Args:
         path: ONNX file; None is the built-in network.
         threads: at least 1.
+        open_network: opens the file; None is `PhotoSession` with these threads.
 
     Raises:
         InvalidModelFile: the file is damaged or another network.
     """
 
-    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
-        self._session = Session(path or ASSETS / "pose.onnx", threads=threads)
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        threads: int = 1,
+        open_network: OpenNetwork | None = None,
+    ) -> None:
+        open_network = open_network or partial(PhotoSession, threads=threads)
+        self._session = open_network(path or ASSETS / "pose.onnx")
         self.size = network_size(self._session)
         self._session.expect(
             inputs={"image": (None, self.size, self.size, 3)}, outputs={"pose": (None, 10)}
@@ -117,8 +120,8 @@ class PoseNetwork:
         found = []
         for start in range(0, len(squares), BATCH):
             batch = squares[start : start + BATCH]
-            crops = np.stack([network_crop(photo, square, self.size) for square in batch])
-            rows = self._session.run({"image": crops})["pose"].astype(np.float64)
+            looks = [square.square_from_image(self.size) for square in batch]
+            rows = self._session.look(photo, looks, self.size)["pose"].astype(np.float64)
             found += [_decoded(row, square) for row, square in zip(rows, batch, strict=True)]
         return found
 
@@ -128,7 +131,7 @@ def network_crop(photo: UInt8, square: HeadSquare, size: int) -> npt.NDArray[np.
     return warp_similarity(photo, square.square_from_image(size), size).astype(np.float32)
 
 
-def network_size(session: Session) -> int:
+def network_size(session: PhotoNetwork) -> int:
     """Side in px of the crop that a network takes; 0 if it takes none.
 
     Raises:

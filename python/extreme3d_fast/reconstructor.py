@@ -15,8 +15,8 @@ import numpy.typing as npt
 from extreme3d_fast.bump_network import FACE_SHOWN, BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
+from extreme3d_fast.crop import Crop
 from extreme3d_fast.dense import compose_depth, dense_mesh
-from extreme3d_fast.detect import Crop
 from extreme3d_fast.errors import InvalidModelFile, NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance

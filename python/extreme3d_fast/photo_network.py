@@ -1,0 +1,79 @@
+"""Networks that look at squares of a photo: where cutting, preparing and running meet.
+
+What looks is a `PhotoNetwork`; `PhotoSession` does it on the host, `device_network` on a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extreme3d_fast.crop import warp_similarity
+from extreme3d_fast.session import Session
+
+__all__ = ["ASSETS", "OpenNetwork", "PhotoNetwork", "PhotoSession", "normalised"]
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class PhotoNetwork(Protocol):
+    """A network with one input `image`, (N, S, S, 3) float32, and its contract; see `Session`."""
+
+    path: Path
+    metadata: dict[str, str]
+    inputs: dict[str, tuple[int | None, ...]]
+    outputs: dict[str, tuple[int | None, ...]]
+
+    def expect(
+        self,
+        *,
+        inputs: Mapping[str, tuple[int | None, ...]],
+        outputs: Mapping[str, tuple[int | None, ...]],
+    ) -> None:
+        """Checks the names and shapes of what goes in and out."""
+
+    def run(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
+        """Runs the network on arrays of the host."""
+
+    def look(
+        self, photo: UInt8, out_from_photo: Sequence[NDArray[np.float64]], size: int
+    ) -> dict[str, Float32]:
+        """Runs the network on squares of a photo.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            out_from_photo: (3, 3) similarity of px for each square.
+            size: side of a square, px.
+
+        Returns:
+            float32 array per output name, a row for each square.
+        """
+
+
+OpenNetwork = Callable[[str | Path], PhotoNetwork]
+"""Opens the ONNX file of a network."""
+
+
+class PhotoSession(Session):
+    """A `PhotoNetwork` on the host."""
+
+    def look(
+        self, photo: UInt8, out_from_photo: Sequence[NDArray[np.float64]], size: int
+    ) -> dict[str, Float32]:
+        """See `PhotoNetwork.look`."""
+        squares = np.stack([warp_similarity(photo, matrix, size) for matrix in out_from_photo])
+        return self.run({"image": normalised(squares, self.metadata)})
+
+
+def normalised(images: NDArray[Any], metadata: Mapping[str, str]) -> Float32:
+    """(image - mean) / std, as the metadata of a network want it."""
+    mean, std = float(metadata["mean"]), float(metadata["std"])
+    scaled: Float32 = (images.astype(np.float32) - np.float32(mean)) * np.float32(1 / std)
+    return scaled
