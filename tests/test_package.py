@@ -42,7 +42,7 @@ LAYERS: list[set[str]] = [
     {"pose", "bump_network", "transfer", "face"},
     {"foundation", "identity", "localize"},
     {"estimator"},
-    {"foundation_view"},
+    {"foundation_view", "similar_faces"},
     {"reconstructor", "reference_builder"},
     {"cli"},
     {"__main__", "__init__"},

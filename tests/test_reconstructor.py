@@ -359,7 +359,7 @@ def reference_set(path, model, faces):
         for rotation, descriptor in faces:
             writer.add(reference_face(rng, rotation), descriptor)
     out = e3d.Reconstructor(references=path)
-    out._identity_network.describe = lambda *_: LOOKS
+    out._similar._identity.describe = lambda *_: LOOKS
     return out
 
 

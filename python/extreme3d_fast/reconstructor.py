@@ -17,13 +17,12 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.dense import compose_depth, dense_mesh
-from extreme3d_fast.errors import InvalidModelFile, NoFaceFound
+from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer
 from extreme3d_fast.head_model import HeadModel
-from extreme3d_fast.identity import DESCRIPTOR_SIZE, IdentityNetwork
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -36,19 +35,14 @@ from extreme3d_fast.mesh import (
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes, unfade
 from extreme3d_fast.rasterize import Raster, vertex_visibility
-from extreme3d_fast.references import Reference, ReferenceSet
+from extreme3d_fast.references import Reference
 from extreme3d_fast.registration import Registration, register_dense
 from extreme3d_fast.shading import shape_from_shading
+from extreme3d_fast.similar_faces import SimilarFaces
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.transfer import (
-    REFERENCES,
-    SHORT_LIST,
-    Borrowed,
-    expected_relief,
-    warp_by_surface,
-)
+from extreme3d_fast.transfer import Borrowed, expected_relief, warp_by_surface
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
@@ -73,13 +67,6 @@ _RINGS_INTO_OPENINGS = 5
 _OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05
 _SMALL_FACE_PX = 100.0
-# Holes smaller than this share of the face are closed smoothly: a reference would not show.
-_SMALL_HOLES = 0.01
-# Fewer are worse than none: one person's relief is not another's.
-_FEWEST_REFERENCES = 8
-# Seen from further round, or less alike, a face is no reference.
-_MAX_POSE_DISTANCE = 45.0  # degrees: further, too little of the same skin is seen
-_MIN_SIMILARITY = 0.8
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
 # Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
@@ -164,11 +151,11 @@ class Reconstructor:
         self.head_model = model = head_model or HeadModel.load()
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
-        self._references: ReferenceSet | None = None
+        self._similar: SimilarFaces | None = None
         if occlusion == "reference" and detail != "none":
-            self._references = _reference_set(references)
+            bump_name = self._bump_network.name
+            self._similar = SimilarFaces(references, model, bump_name, threads=threads)
             self._chart = FaceChart(model)
-            self._identity_network = IdentityNetwork(threads=threads)
         skin = slice(0, model.skin_vertex_count)
         self._region = _recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
@@ -447,43 +434,18 @@ class Reconstructor:
         timed: Callable[..., Any],
     ) -> tuple[tuple[Reference, ...], Borrowed | tuple[()]]:
         """The most similar reference faces, and their detail in this crop; nothing if none is."""
+        if self._similar is None:
+            return (), ()
         covered = view.weight[occlusion.hole].sum() / max(view.weight.sum(), 1.0)
-        if self._references is None or covered < _SMALL_HOLES:
+        alike = self._similar.find(photo, foundation, float(covered), warnings, timed)
+        if not alike:
             return (), ()
-        if self._references.head_model != self.head_model.fingerprint:
-            warnings.append("the reference set is of another head model: what is hidden is smooth")
-            return (), ()
-        landmarks68 = foundation.landmarks(self.head_model)
-        try:
-            features = timed("identity", self._identity_network.describe)(photo, landmarks68)
-        except InvalidModelFile:
-            raise
-        except ValueError as error:  # the crop does not show the face's middle
-            warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
-            return (), ()
-        found = timed("search", self._references.search)(
-            foundation.camera_from_head, features, k=SHORT_LIST, count=SHORT_LIST
-        )
-        alike = [
-            reference
-            for reference in found
-            if reference.pose_distance <= _MAX_POSE_DISTANCE
-            and reference.similarity >= _MIN_SIMILARITY
-        ][:REFERENCES]
-        persons = len({reference.index for reference in alike})  # mirror images count once
-        if persons < _FEWEST_REFERENCES:
-            warnings.append(
-                f"what is hidden is smooth: only {persons} reference faces are similar enough"
-            )
-            return (), ()
-        if self._references.metadata["bump_network"] != self._bump_network.name:
-            warnings.append("the reference set's relief is from another bump network")
         own = timed("unroll", self._chart.unroll)(
             *unfade(bump, view.weight, occlusion.hole),
             foundation.camera.project(view.in_camera),
             visible,
         )
-        relief = timed("references", expected_relief)(self._references, alike, *own)
+        relief = timed("references", expected_relief)(self._similar.references, alike, *own)
         borrowed = timed("transfer", warp_by_surface)(
             *relief,
             self._chart,
@@ -542,18 +504,6 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
-
-
-def _reference_set(path: str | os.PathLike[str] | None) -> ReferenceSet:
-    """The set, if its identity features are those of the built-in network."""
-    references = ReferenceSet.load(path)
-    length = references.descriptors.shape[1]
-    if length != DESCRIPTOR_SIZE:
-        raise InvalidModelFile(
-            f"references: {references.path} holds identity features of {length} values, expected "
-            f"{DESCRIPTOR_SIZE}"
-        )
-    return references
 
 
 class _Part(NamedTuple):
