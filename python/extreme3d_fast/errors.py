@@ -19,3 +19,7 @@ class InvalidModelFile(Extreme3DError, ValueError):
 
 class DeviceUnavailable(Extreme3DError, RuntimeError):
     """No usable GPU, or a package that is needed for it is not installed."""
+
+
+class UnsafeCache(Extreme3DError, PermissionError):
+    """A cached file or its folder could have been written by somebody else, so it is not read."""

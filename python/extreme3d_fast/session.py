@@ -1,4 +1,4 @@
-"""Runs one ONNX network: the only place that knows which runtime does it."""
+"""What an ONNX network says of itself, and how one runs on the CPU."""
 
 from __future__ import annotations
 
@@ -27,68 +27,51 @@ REQUIRED_METADATA = (
 _FLOATS = "tensor(float)"
 
 
-class Session:
-    """A network loaded from an ONNX file, on the CPU.
+class Network:
+    """What an ONNX file says of itself, whichever runtime runs it.
 
     The file's contract travels in its metadata: `input = (pixel - mean) / std`, colour order, input
     size, crop rule, source and licence. It is checked here, once.
-
-    Args:
-        path: the ONNX file.
-        threads: threads inside one run, at least 1.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry.
-
-    Example:
-        >>> from extreme3d_fast.detect import ASSETS
-        >>> session = Session(ASSETS / "face_detection.onnx", threads=1)
-        >>> session.metadata["colour_order"]
-        'RGB'
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 2) -> None:
+    #: The ONNX file.
+    path: Path
+    #: The file's contract, as text.
+    metadata: dict[str, str]
+    #: Shape per input name; None where any size is taken (the batch).
+    inputs: dict[str, tuple[int | None, ...]]
+    #: Shape per output name.
+    outputs: dict[str, tuple[int | None, ...]]
+
+    def _open(self, path: str | Path, options: Any) -> Any:
+        """Reads and checks the contract; returns the session on the CPU that it was read with."""
         self.path = Path(path)
-        if threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
         if not self.path.is_file():
             raise FileNotFoundError(f"path: no network file at {self.path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3  # errors only: they are raised anyway
-        # Threads that spin after a run would take the cores from the geometry stages that follow.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
-            metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-            ends = self._session.get_inputs(), self._session.get_outputs()
+            self.metadata = dict(session.get_modelmeta().custom_metadata_map)
+            ends = session.get_inputs(), session.get_outputs()
             others = [f"{v.name} is {v.type}" for end in ends for v in end if v.type != _FLOATS]
-            inputs, outputs = ({value.name: _shape(value) for value in end} for end in ends)
+            self.inputs, self.outputs = ({value.name: _shape(value) for value in e} for e in ends)
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise InvalidModelFile(
                 f"path: {self.path} is not a usable ONNX file: {error}"
             ) from error
-        #: The file's contract, as text.
-        self.metadata: dict[str, str] = metadata
         missing = [key for key in REQUIRED_METADATA if key not in self.metadata]
         if missing:
             raise InvalidModelFile(f"path: {self.path} lacks the metadata {', '.join(missing)}")
         if others:
             raise InvalidModelFile(f"path: {self.path}: expected float32, {', '.join(others)}")
-        #: Shape per input name; None where any size is taken (the batch).
-        self.inputs = inputs
-        #: Shape per output name.
-        self.outputs = outputs
+        return session
 
     @property
     def runtime(self) -> str:
-        """Which runtime runs the network, for reports: `onnxruntime 1.20 CPU`."""
-        return f"onnxruntime {onnxruntime.__version__} CPU"
+        """Which runtime runs the network, for reports."""
+        raise NotImplementedError
 
     def expect(
         self,
@@ -110,6 +93,52 @@ class Session:
             if want != have:
                 raise InvalidModelFile(f"path: {self.path}: expected {kind} {want}, it has {have}")
 
+    def _check_names(self, feeds: Mapping[str, Any]) -> None:
+        if set(feeds) != set(self.inputs):
+            raise ValueError(f"feeds: expected {sorted(self.inputs)}, got {sorted(feeds)}")
+
+    def _fits(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether an input takes arrays of this shape."""
+        want = self.inputs[name]
+        return len(want) == len(shape) and all(
+            size in (None, have) for size, have in zip(want, shape, strict=True)
+        )
+
+
+class Session(Network):
+    """A network loaded from an ONNX file, on the CPU.
+
+    Args:
+        path: the ONNX file.
+        threads: threads inside one run, at least 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry.
+
+    Example:
+        >>> from extreme3d_fast.detect import ASSETS
+        >>> session = Session(ASSETS / "face_detection.onnx", threads=1)
+        >>> session.metadata["colour_order"]
+        'RGB'
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 2) -> None:
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # Threads that spin after a run would take the cores from the geometry stages that follow.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = self._open(path, options)
+
+    @property
+    def runtime(self) -> str:
+        """Which runtime runs the network, for reports: `onnxruntime 1.20 CPU`."""
+        return f"onnxruntime {onnxruntime.__version__} CPU"
+
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Runs the network once.
 
@@ -123,16 +152,12 @@ class Session:
             ValueError: a name, dtype or shape differs from the network's.
             InvalidModelFile: the network cannot be run on arrays of these shapes.
         """
-        if set(feeds) != set(self.inputs):
-            raise ValueError(f"feeds: expected {sorted(self.inputs)}, got {sorted(feeds)}")
+        self._check_names(feeds)
         for name, array in feeds.items():
-            shape = self.inputs[name]
-            fits = len(shape) == array.ndim and all(
-                want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-            )
-            if array.dtype != np.float32 or not fits:
+            if array.dtype != np.float32 or not self._fits(name, array.shape):
                 raise ValueError(
-                    f"feeds[{name!r}]: expected float32 {shape}, got {array.dtype} {array.shape}"
+                    f"feeds[{name!r}]: expected float32 {self.inputs[name]}, "
+                    f"got {array.dtype} {array.shape}"
                 )
         names = list(self.outputs)
         try:
