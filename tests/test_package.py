@@ -20,8 +20,18 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
     {"_core", "errors", "camera", "_arrays"},
-    {"session", "_shading", "mesh", "model_readers", "blending", "device", "crop"},
-    {"image_io", "head_model", "rasterize", "dense", "mesh_io"},
+    {
+        "_shading",
+        "blending",
+        "crop",
+        "cuda_driver",
+        "device",
+        "half_precision",
+        "mesh",
+        "model_readers",
+        "session",
+    },
+    {"engines", "image_io", "head_model", "rasterize", "dense", "mesh_io"},
     {
         "bump",
         "completion",
@@ -37,7 +47,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
-    {"photo_network"},
+    {"photo_network", "device_session"},
     {"detect", "references"},
     {"pose", "bump_network", "transfer", "face"},
     {"foundation", "identity", "localize"},
@@ -51,6 +61,10 @@ LAYERS: list[set[str]] = [
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {
     "session",
+    "cuda_driver",
+    "half_precision",
+    "engines",
+    "device_session",
     "photo_network",
     "detect",
     "pose",
@@ -60,6 +74,7 @@ NETWORK_RUNTIME = {
     "localize",
 }
 OPERATIONS = {"mesh", "blending", "references", "transfer"} | LAYERS[2] | LAYERS[3]
+OPERATIONS -= NETWORK_RUNTIME
 
 
 def imports(path: Path) -> set[str]:
@@ -132,6 +147,7 @@ def test_nothing_unpickles() -> None:
 
 def test_importing_is_quick_and_loads_no_optional_package() -> None:
     heavy = ("torch", "tensorflow", "scipy", "skimage", "trimesh", "matplotlib", "h5py")
+    heavy += ("tensorrt", "tensorrt_rtx")
     code = f"import sys, extreme3d_fast; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

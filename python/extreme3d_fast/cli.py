@@ -1,4 +1,4 @@
-"""The command `extreme3d`: reconstruct photos, build reference sets, show what is installed."""
+"""The command `extreme3d`: reconstruct photos, build references and engines, show what there is."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any, TextIO
 
 import cv2
 
-from extreme3d_fast.errors import Extreme3DError
+from extreme3d_fast.errors import Extreme3DError, InvalidModelFile
 from extreme3d_fast.face import Face
 from extreme3d_fast.image_io import load_image
 from extreme3d_fast.mesh_io import FORMATS
 
 ALL_DONE, SOME_FAILED, WRONG_USE = 0, 1, 2
+_ASSETS = Path(__file__).parent / "assets"
 
 _EPILOG = """exit status: 0 every photo gave a face; 1 at least one did not, the others are
 written; 2 wrong use, or nothing could be tried at all."""
@@ -32,6 +33,12 @@ Identity features tell people apart: treat the file as data about them. It is wr
 end.
 
 exit status: 0 a set was written; 1 a photo could not be read, or none will do; 2 wrong use."""
+
+_ENGINES_EPILOG = """A network's engine is built when the network is first run on a GPU; this
+builds all of them before. They are kept in the folder that EXTREME3D_CACHE names, else in the
+user's cache folder.
+
+exit status: 0 all are there; 1 one could not be built; 2 wrong use, or no TensorRT here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.set_defaults(run=_reconstruct)
 
     _add_references(commands)
+    _add_engines(commands)
 
     info = commands.add_parser("info", help="versions, devices and model files")
     info.set_defaults(run=_info)
@@ -126,6 +134,32 @@ def _add_references(commands: Any) -> None:
     about = actions.add_parser("info", help="what a reference set holds")
     about.add_argument("file", nargs="?", metavar="FILE", help="default: the built-in set")
     about.set_defaults(run=_references_info)
+
+
+def _add_engines(commands: Any) -> None:
+    engines = commands.add_parser("engines", help="networks built for NVIDIA GPUs, kept in a cache")
+    actions = engines.add_subparsers(metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build",
+        help="build what is not there yet",
+        epilog=_ENGINES_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build.add_argument(
+        "--sm",
+        type=_count,
+        metavar="NN",
+        help="compute capability of another GPU, 86 for 8.6 (default: the GPU here)",
+    )
+    build.add_argument(
+        "--precision",
+        choices=("fp16", "tf32", "fp32"),
+        default="fp16",
+        help="of the inner layers (default: fp16)",
+    )
+    build.set_defaults(run=_build_engines)
+    listing = actions.add_parser("list", help="what the cache holds")
+    listing.set_defaults(run=_list_engines)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -342,6 +376,56 @@ def _references_info(options: argparse.Namespace) -> int:
     return ALL_DONE
 
 
+def _build_engines(options: argparse.Namespace) -> int:
+    from extreme3d_fast.cuda_driver import gpu
+    from extreme3d_fast.engines import EngineCache, cached_engine, engine_key, installed_tensorrt
+
+    failed = 0
+    try:
+        target = options.sm or gpu(0)
+        runtime = installed_tensorrt(ahead_of_time=options.sm is not None)
+        cache = EngineCache()
+        for path in sorted(_ASSETS.glob("*.onnx")):
+            key = engine_key(path, precision=options.precision, target=target, runtime=runtime)
+            known = cache.load(key) is not None
+            started = time.perf_counter()
+            try:
+                _, engine = cached_engine(
+                    path, precision=options.precision, target=target, runtime=runtime, cache=cache
+                )
+            except InvalidModelFile as error:
+                failed += 1
+                print(f"extreme3d: {error}", file=sys.stderr)
+                continue
+            seconds = time.perf_counter() - started
+            how = "there" if known else f"built in {seconds:.1f} s"
+            print(
+                f"{path.stem:16} {key.gpu} {key.precision} {len(engine) / 1e6:6.2f} MB, {how}",
+                flush=True,
+            )
+    except (OSError, Extreme3DError) as error:
+        return _refuse(error)
+    print(f"with {key.runtime}, in {cache.folder}")
+    return SOME_FAILED if failed else ALL_DONE
+
+
+def _list_engines(_: argparse.Namespace) -> int:
+    from extreme3d_fast.engines import EngineCache
+
+    try:
+        cache = EngineCache()
+        for entry in cache.entries():
+            key = entry.key
+            print(
+                f"{entry.name:16} {key.content} for {key.gpu}, {key.precision}, {key.runtime}, "
+                f"{entry.size / 1e6:.2f} MB: {entry.path.name}"
+            )
+    except (OSError, Extreme3DError) as error:
+        return _refuse(error)
+    print(f"in {cache.folder}")
+    return ALL_DONE
+
+
 def _refuse(error: Exception) -> int:
     print(f"extreme3d: {error}", file=sys.stderr)
     return WRONG_USE
@@ -447,9 +531,8 @@ def _info(_: argparse.Namespace) -> int:
         print(f"C++ core: {core.__file__}")
     except ImportError as error:
         print(f"C++ core: missing, {error}")
-    assets = Path(__file__).parent / "assets"
-    print(f"model files in {assets}:")
-    for path in sorted(assets.glob("*")):
+    print(f"model files in {_ASSETS}:")
+    for path in sorted(_ASSETS.glob("*")):
         if path.suffix in (".npz", ".npy", ".onnx"):
             print(f"  {path.name:28} {path.stat().st_size / 1e6:7.2f} MB")
     return ALL_DONE

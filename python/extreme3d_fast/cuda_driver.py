@@ -1,4 +1,4 @@
-"""The few calls of NVIDIA's driver that running networks needs: which GPUs there are, CUDA graphs.
+"""The few calls of NVIDIA's driver that running networks takes: GPU, memory, CUDA graphs.
 
 The driver comes with every GPU, and its streams and pointers are those of the CUDA runtime, so
 nothing has to be installed for this. Nothing is loaded before it is asked for.
@@ -76,6 +76,7 @@ class Graph:
     """What was enqueued on a stream between `begin` and `end`, to be launched again as one."""
 
     def __init__(self, executable: ctypes.c_void_p) -> None:
+        self._driver = _driver()
         self._executable = executable
 
     @staticmethod
@@ -112,8 +113,36 @@ class Graph:
         _call(error, "cuGraphLaunch")
 
     def __del__(self) -> None:  # one in flight is freed when it is done
-        if self._executable:
-            _driver().cuGraphExecDestroy(self._executable)
+        self._driver.cuGraphExecDestroy(self._executable)
+
+
+class Memory:
+    """Memory on the current GPU, until this object goes.
+
+    Args:
+        size: bytes.
+
+    Raises:
+        DeviceUnavailable: there is not as much.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._driver = _driver()
+        self._address = ctypes.c_uint64()
+        error = self._driver.cuMemAlloc_v2(
+            ctypes.byref(self._address), ctypes.c_size_t(max(size, 1))
+        )
+        _call(error, f"cuMemAlloc of {size} bytes")
+        self.size = size
+
+    @property
+    def pointer(self) -> int:
+        """Address on the device."""
+        return self._address.value
+
+    def __del__(self) -> None:
+        if self._address.value:
+            self._driver.cuMemFree_v2(self._address)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-from extreme3d_fast import cuda_driver
-from extreme3d_fast.cuda_driver import Gpu
+from extreme3d_fast.cuda_driver import Gpu, Graph, Memory, gpu, is_capturing, use
 from extreme3d_fast.engines import (
     PACKAGES,
     PRECISIONS,
     EngineCache,
+    EngineKey,
     Precision,
     cached_engine,
     logger,
@@ -94,11 +94,11 @@ class DeviceSession(Network):
         options = onnxruntime.SessionOptions()  # for reading the contract: nothing is run on it
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._open(path, options)
-        self._gpu = cuda_driver.gpu(device)
-        self._graphs: OrderedDict[tuple[Any, ...], cuda_driver.Graph | None] = OrderedDict()
+        self._gpu = gpu(device)
+        self._graphs: OrderedDict[tuple[Any, ...], Graph | None] = OrderedDict()
         self._recording = graphs
         self._precision = precision
-        cuda_driver.use(device)
+        use(device)
         reasons = []
         for name in (runtime,) if runtime else RUNTIMES:
             try:
@@ -128,7 +128,7 @@ class DeviceSession(Network):
 
     def fork(self) -> DeviceSession:
         """The same network for another stream: weights are shared, working memory is not."""
-        cuda_driver.use(self._gpu.number)
+        use(self._gpu.number)
         other = DeviceSession.__new__(DeviceSession)
         other.__dict__.update(self.__dict__)
         other._backend = self._backend.fork()
@@ -150,7 +150,7 @@ class DeviceSession(Network):
                 raise ValueError(
                     f"feeds[{name!r}]: expected shape {self.inputs[name]}, got {tuple(shape)}"
                 )
-        cuda_driver.use(self._gpu.number)
+        use(self._gpu.number)
         return self._backend.output_shapes({name: tuple(s) for name, s in shapes.items()})
 
     def run(
@@ -174,7 +174,7 @@ class DeviceSession(Network):
             InvalidModelFile: the network cannot be run.
             DeviceUnavailable: the driver refuses.
         """
-        cuda_driver.use(self._gpu.number)
+        use(self._gpu.number)
         key = (tuple(sorted(feeds.items())), tuple(sorted(outputs.items())))
         if key not in self._graphs:  # its names and shapes have not been checked yet
             self._check(feeds, outputs)
@@ -184,28 +184,30 @@ class DeviceSession(Network):
                 self._graphs.popitem(last=False)
             return
         self._graphs.move_to_end(key)
-        recordable = self._recording and self._backend.recordable(stream)
-        if not recordable or stream in _LEGACY_STREAMS or cuda_driver.is_capturing(stream):
-            self._backend.run(feeds, outputs, stream)
-            return
         graph = self._graphs[key]
-        if graph is None:
-            graph = self._record(lambda: self._backend.run(feeds, outputs, stream), stream)
-            self._graphs[key] = graph
-        if graph is None:
-            self._backend.run(feeds, outputs, stream)
-        else:
-            graph.launch(stream)
+        if self._recording and stream not in _LEGACY_STREAMS and not is_capturing(stream):
+            if graph is None:
+                graph = self._graphs[key] = self._recorded(feeds, outputs, stream)
+            if graph is not None:
+                graph.launch(stream)
+                return
+        self._backend.run(feeds, outputs, stream)
 
-    def _record(self, enqueue: Callable[[], None], stream: int) -> cuda_driver.Graph | None:
-        """A graph of what is enqueued; None, and no further try, where that cannot be recorded."""
-        self._backend.keep_kernels()  # by now the kernels of these shapes have been compiled
+    def _recorded(
+        self,
+        feeds: Mapping[str, DeviceTensor],
+        outputs: Mapping[str, DeviceTensor],
+        stream: int,
+    ) -> Graph | None:
+        """A graph of one run; None, and no further try, where it cannot be recorded."""
         try:
-            cuda_driver.Graph.begin(stream)
+            if not self._backend.recordable(feeds, stream):
+                raise DeviceUnavailable("device: this runtime cannot be recorded")
+            Graph.begin(stream)
             try:
-                enqueue()
+                self._backend.run(feeds, outputs, stream)
             finally:
-                graph = cuda_driver.Graph.end(stream)
+                graph = Graph.end(stream)
         except Extreme3DError:
             self._recording = False
             return None
@@ -225,136 +227,152 @@ class DeviceSession(Network):
 
 
 class _Engine:
-    """A TensorRT engine, and one context to run it in."""
+    """A TensorRT engine, with contexts and working memory for one stream."""
 
     def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
         self.name = shared.name
-        self._shapes: dict[str, Shape] = {}
-        self._context = shared.context()
+        self._shared = shared
+        self._memory = Memory(shared.engine.device_memory_size_v2)
+        # Per input shapes: a context keeps numbers of its shapes where a recorded graph reads them.
+        self._contexts: dict[tuple[tuple[str, Shape], ...], Any] = {}
+        self._compiled: set[Any] = set()
 
     @classmethod
     def load(
-        cls, path: Path, gpu: Gpu, precision: Precision, trt: Any, cache: EngineCache
+        cls, path: Path, device: Gpu, precision: Precision, trt: Any, cache: EngineCache
     ) -> _Engine:
-        key, data = cached_engine(path, precision=precision, target=gpu, runtime=trt, cache=cache)
+        key, data = cached_engine(
+            path, precision=precision, target=device, runtime=trt, cache=cache
+        )
         log = logger(trt)
         log.errors.clear()
         runtime = trt.Runtime(log)
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
-            raise DeviceUnavailable(
-                f"{key.runtime} cannot load its engine: {'; '.join(log.errors)}"
-            )
-        return cls(_Shared(trt, runtime, engine, path.stem, key, cache, gpu))
+            reasons = "; ".join(log.errors)
+            raise DeviceUnavailable(f"{key.runtime} cannot load its engine: {reasons}")
+        return cls(_Shared(trt, runtime, engine, _Kernels(cache, key, device, path.stem)))
 
     def fork(self) -> _Engine:
         return _Engine(self._shared)
 
     def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        self._set_shapes(shapes)
-        return {name: tuple(self._context.get_tensor_shape(name)) for name in self._shared.outputs}
+        context = self._context(shapes)
+        return {name: tuple(context.get_tensor_shape(name)) for name in self._shared.outputs}
 
-    def _set_shapes(self, shapes: Mapping[str, Shape]) -> None:
-        if shapes == self._shapes:  # setting them again would have TensorRT prepare them again
-            return
-        self._shapes = {}
-        for name, shape in shapes.items():
-            if not self._context.set_input_shape(name, shape):
-                least, _, most = self._shared.engine.get_tensor_profile_shape(name, 0)
-                raise ValueError(
-                    f"feeds[{name!r}]: expected {tuple(least)} to {tuple(most)}, got {shape}"
-                )
-        self._shapes = dict(shapes)
+    def _context(self, shapes: Mapping[str, Shape]) -> Any:
+        key = tuple(sorted(shapes.items()))
+        if key not in self._contexts:
+            context = self._shared.context()
+            for name, shape in shapes.items():
+                if not context.set_input_shape(name, shape):
+                    least, _, most = self._shared.engine.get_tensor_profile_shape(name, 0)
+                    raise ValueError(
+                        f"feeds[{name!r}]: expected {tuple(least)} to {tuple(most)}, got {shape}"
+                    )
+            context.set_device_memory(self._memory.pointer, self._memory.size)
+            self._contexts[key] = context
+        return self._contexts[key]
 
     def run(
         self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor], stream: int
     ) -> None:
-        self._set_shapes({name: tuple(tensor.shape) for name, tensor in feeds.items()})
+        context = self._context({name: tensor.shape for name, tensor in feeds.items()})
         for name, tensor in (*feeds.items(), *outputs.items()):
-            self._context.set_tensor_address(name, tensor.pointer)
+            if not context.set_tensor_address(name, tensor.pointer):
+                raise ValueError(f"{name!r}: {self.name} refuses the address {tensor.pointer:#x}")
         self._shared.log.errors.clear()
-        if not self._context.execute_async_v3(stream):
+        if not context.execute_async_v3(stream):
             reasons = "; ".join(self._shared.log.errors)
             raise InvalidModelFile(f"path: {self.name} fails to run it: {reasons}")
+        if context not in self._compiled:
+            self._compiled.add(context)
+            self._shared.keep_kernels()
 
-    def recordable(self, stream: int) -> bool:
-        asks = getattr(self._context, "is_stream_capturable", None)
+    def recordable(self, feeds: Mapping[str, DeviceTensor], stream: int) -> bool:
+        context = self._context({name: tensor.shape for name, tensor in feeds.items()})
+        asks = getattr(context, "is_stream_capturable", None)
         return asks is None or bool(asks(stream))
 
-    def keep_kernels(self) -> None:
-        self._shared.keep_kernels()
+
+class _Kernels(NamedTuple):
+    """Where kernels go that TensorRT for RTX compiles when an engine first runs on a GPU."""
+
+    cache: EngineCache
+    engine: EngineKey
+    device: Gpu
+    network: str  #: its name
+
+    @property
+    def key(self) -> EngineKey:
+        return replace(self.engine, content="kernels", gpu=f"{self.engine.gpu} {self.device.name}")
+
+    def load(self) -> bytes:
+        return self.cache.load(self.key) or b""
+
+    def store(self, kernels: bytes) -> None:
+        self.cache.store(self.key, kernels, name=self.network)
 
 
 class _Shared:
     """What the contexts of an engine share: the engine, and kernels that were compiled for it."""
 
-    def __init__(
-        self,
-        trt: Any,
-        runtime: Any,
-        engine: Any,
-        network: str,
-        key: Any,
-        cache: EngineCache,
-        gpu: Gpu,
-    ) -> None:
-        self.name = key.runtime
+    def __init__(self, trt: Any, runtime: Any, engine: Any, kernels: _Kernels) -> None:
+        self.name = kernels.engine.runtime
         self.engine, self.log = engine, logger(trt)
         self._runtime = runtime  # an engine needs the one that it came from
-        self._network, self._cache = network, cache
         ends = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self.outputs = [
-            name for name in ends if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
-        ]
-        self._config = self._kernels = None
-        self._kept = b""
-        if hasattr(trt, "IRuntimeCache"):  # TensorRT for RTX compiles kernels on the GPU itself
-            self._kernels_key = replace(key, content="kernels", gpu=f"{key.gpu} {gpu.name}")
+        output = trt.TensorIOMode.OUTPUT
+        self.outputs = [name for name in ends if engine.get_tensor_mode(name) == output]
+        # Contexts of one stream take turns in the same memory.
+        self._strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._store, self._kept = kernels, b""
+        self._config = self._compiled = None
+        if hasattr(trt, "IRuntimeCache"):
             self._config = engine.create_runtime_config()
-            # Each shape gets its own kernels when it is first run, not some time later: results do
-            # not change from run to run, and a graph holds the final ones.
+            self._config.set_execution_context_allocation_strategy(self._strategy)
+            # Kernels for a shape are compiled when it is first run, not some time later: results
+            # do not change from run to run, and a recorded graph holds the final ones.
             self._config.dynamic_shapes_kernel_specialization_strategy = (
                 trt.DynamicShapesKernelSpecializationStrategy.EAGER
             )
-            self._kernels = self._config.create_runtime_cache()
-            self._kept = cache.load(self._kernels_key) or b""
-            if self._kept:  # one from another driver is not taken, and written anew
-                self._kernels.deserialize(self._kept)
-            self._config.set_runtime_cache(self._kernels)
+            self._compiled = self._config.create_runtime_cache()
+            self._kept = kernels.load()
+            if self._kept:  # those of another driver are not taken, and replaced
+                self._compiled.deserialize(self._kept)
+            self._config.set_runtime_cache(self._compiled)
 
     def context(self) -> Any:
         self.log.errors.clear()
-        if self._config is None:
-            context = self.engine.create_execution_context()
-        else:
-            context = self.engine.create_execution_context(self._config)
+        context = self.engine.create_execution_context(
+            self._strategy if self._config is None else self._config
+        )
         if context is None:
             raise DeviceUnavailable(f"{self.name} has no context: {'; '.join(self.log.errors)}")
         return context
 
     def keep_kernels(self) -> None:
         """Stores newly compiled kernels, which spares the next process to compile them."""
-        if self._kernels is None:
+        if self._compiled is None:
             return
-        blob = self._kernels.serialize()
-        kernels = bytes(blob) if blob is not None else b""
+        blob = self._compiled.serialize()
+        kernels = b"" if blob is None else bytes(blob)
         if kernels and kernels != self._kept:
-            self._cache.store(self._kernels_key, kernels, name=self._network)
+            self._store.store(kernels)
             self._kept = kernels
 
 
 class _OnnxRuntime:
     """ONNX Runtime's CUDA provider: needs no engine, and is slower."""
 
-    def __init__(self, path: Path, gpu: Gpu, precision: Precision) -> None:
+    def __init__(self, path: Path, device: Gpu, precision: Precision) -> None:
         if _PROVIDER not in onnxruntime.get_available_providers():
             raise DeviceUnavailable(f"onnxruntime {onnxruntime.__version__} is without CUDA")
         if preload := getattr(onnxruntime, "preload_dlls", None):
             preload()  # CUDA and cuDNN from their Python packages
         self.name = f"onnxruntime {onnxruntime.__version__} CUDA"
         self._model = prepared(path, precision=precision)
-        self._gpu, self._precision = gpu, precision
+        self._gpu, self._precision = device, precision
         # A session is bound to a stream: this one shows that it can be made, and knows the shapes.
         self._probe = self._session(None)
         self._sessions: dict[int, Any] = {}
@@ -424,9 +442,6 @@ class _OnnxRuntime:
         except Exception as error:  # see above
             raise InvalidModelFile(f"path: {self.name} fails to run it: {error}") from error
 
-    def recordable(self, stream: int) -> bool:
-        del stream
+    def recordable(self, feeds: Mapping[str, DeviceTensor], stream: int) -> bool:
+        del feeds, stream
         return False  # it allocates as it runs
-
-    def keep_kernels(self) -> None:
-        """It compiles none."""

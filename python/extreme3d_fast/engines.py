@@ -214,22 +214,25 @@ def tensorrt(name: str) -> Any:
         raise DeviceUnavailable(f"{name} cannot be imported ({error})") from error
 
 
-def installed_tensorrt() -> Any:
+def installed_tensorrt(*, ahead_of_time: bool = False) -> Any:
     """The best module that builds engines here.
+
+    Args:
+        ahead_of_time: for a GPU that is not here, which `tensorrt_rtx` alone can.
 
     Raises:
         DeviceUnavailable: none is installed; the message names the packages.
     """
-    reasons = []
-    for name in PACKAGES:
+    reasons, packages = [], []
+    for name, package in PACKAGES.items():
+        if ahead_of_time and name != "tensorrt_rtx":
+            continue
         try:
             return tensorrt(name)
         except DeviceUnavailable as error:
             reasons.append(str(error))
-    raise DeviceUnavailable(
-        f"no TensorRT here: {'; '.join(reasons)}. Install one: pip install "
-        + " or pip install ".join(PACKAGES.values())
-    )
+            packages.append(f"pip install {package}")
+    raise DeviceUnavailable(f"no TensorRT here: {'; '.join(reasons)}. Try {' or '.join(packages)}")
 
 
 def engine_key(
@@ -249,28 +252,19 @@ def engine_key(
         ValueError: no such precision.
         DeviceUnavailable: this runtime does not build for that target.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
+    _check_precision(precision)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no network file at {path}")
-    capability = target if isinstance(target, int) else target.compute_capability
-    known = _capabilities(runtime)
-    if isinstance(target, int):
-        if not known:
-            raise DeviceUnavailable(
-                f"{runtime.__name__} builds only on the GPU that it builds for; "
-                f"pip install {PACKAGES['tensorrt_rtx']} builds for others"
-            )
-        if target not in known:
-            raise DeviceUnavailable(
-                f"{runtime.__name__} {runtime.__version__} builds for compute capabilities "
-                f"{', '.join(map(str, known))}, not {target}"
-            )
-    if not known:  # it measures as it builds, so the very model counts
-        gpu = f"sm{capability} {target.name}" if isinstance(target, Gpu) else ""
-    else:  # a GPU that is newer than the list: the library says whether such an engine runs on it
-        gpu = f"sm{capability}" if capability in known else "any"
+    if not isinstance(target, Gpu):
+        _check_capability(runtime, target)
+        gpu = f"sm{target}"
+    elif not (known := _capabilities(runtime)):  # it measures as it builds: the very model counts
+        gpu = f"sm{target.compute_capability} {target.name}"
+    elif target.compute_capability in known:
+        gpu = f"sm{target.compute_capability}"
+    else:  # a GPU that its list lacks: the library says whether a portable engine runs on it
+        gpu = "any"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return EngineKey(digest, f"{runtime.__name__} {runtime.__version__}", gpu, precision)
 
@@ -293,14 +287,16 @@ def cached_engine(
         What it depends on, and the serialised engine.
 
     Raises:
-        InvalidModelFile: the file cannot be built.
+        FileNotFoundError, ValueError, DeviceUnavailable: as `engine_key` does.
+        InvalidModelFile: TensorRT cannot build the file.
         UnsafeCache: the cache is not private.
     """
     key = engine_key(path, precision=precision, target=target, runtime=runtime)
     engine = cache.load(key)
     if engine is None:
-        capability = int(key.gpu[2:]) if _capabilities(runtime) and key.gpu != "any" else None
-        engine = build(path, precision=precision, compute_capability=capability, runtime=runtime)
+        capability = target.compute_capability if isinstance(target, Gpu) else target
+        ahead = capability if capability in _capabilities(runtime) else None
+        engine = build(path, precision=precision, compute_capability=ahead, runtime=runtime)
         cache.store(key, engine, name=Path(path).stem)
     return key, engine
 
@@ -326,10 +322,14 @@ def build(
         The serialised engine.
 
     Raises:
-        DeviceUnavailable: no TensorRT is installed.
+        ValueError: no such precision.
+        DeviceUnavailable: no TensorRT is installed, or not one that builds for that GPU.
         InvalidModelFile: TensorRT cannot build this file; the message says why.
     """
+    _check_precision(precision)
     trt = runtime or installed_tensorrt()
+    if compute_capability is not None:
+        _check_capability(trt, compute_capability)
     model = prepared(path, precision=precision)
     log = logger(trt)
     log.errors.clear()
@@ -357,7 +357,7 @@ def build(
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise InvalidModelFile(
-            f"path: {trt.__name__} cannot build {path}: {'; '.join(log.errors) or 'it says nothing'}"
+            f"path: {trt.__name__} cannot build {path}: {'; '.join(log.errors) or 'no reason'}"
         )
     return bytes(engine)
 
@@ -409,6 +409,21 @@ def logger(trt: Any) -> Any:
                 self.errors.append(message)
 
     return Log()
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
+
+
+def _check_capability(trt: Any, capability: int) -> None:
+    known = _capabilities(trt)
+    if capability not in known:
+        what = ", ".join(map(str, known)) or "that of the GPU it runs on"
+        raise DeviceUnavailable(
+            f"{trt.__name__} {trt.__version__} builds for compute capability {what}, "
+            f"not {capability}"
+        )
 
 
 def _capabilities(trt: Any) -> list[int]:
