@@ -83,14 +83,50 @@ def write_network(
         )
     nodes.append(_node("Clip", ["unclipped", "low", "high"], outputs[1]))
     axes = [channels if size == -1 else size for size in shape]
-    graph = b"".join(_part(1, node) for node in nodes)
-    graph += _part(2, b"graph")
-    graph += b"".join(_part(5, _tensor(name, array)) for name, array in arrays.items())
-    graph += _part(11, _value("image", axes, elements))
-    graph += b"".join(_part(12, _value(name, [1, 1, "h", "w"], FLOAT)) for name in outputs)
+    tensors = [_tensor(name, array) for name, array in arrays.items()]
+    inputs = [_value("image", axes, elements)]
+    answers = [_value(name, [1, 1, "h", "w"], FLOAT) for name in outputs]
+    entries = {"channels": str(channels), **(metadata or {})}
+    return _write_model(path, nodes, tensors, inputs, answers, entries)
+
+
+def write_chain(
+    path: Path,
+    kernels: Sequence[npt.NDArray[np.float32]],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a network of convolutions without bias, one after the other: `image` to `answer`.
+
+    Args:
+        path: where to.
+        kernels: (C out, C in, k, k), k odd.
+        metadata: added to what every file has; a value of "" takes the entry away.
+    """
+    names = ["image", *(f"layer{i}" for i in range(1, len(kernels))), "answer"]
+    nodes = [
+        _node("Conv", [names[i], f"kernel{i}"], names[i + 1], _ints("pads", [k.shape[2] // 2] * 4))
+        for i, k in enumerate(kernels)
+    ]
+    tensors = [_tensor(f"kernel{i}", k.astype(np.float32)) for i, k in enumerate(kernels)]
+    ends = [("image", kernels[0].shape[1]), ("answer", kernels[-1].shape[0])]
+    values = [_value(name, ["N", channels, "H", "W"], FLOAT) for name, channels in ends]
+    return _write_model(path, nodes, tensors, values[:1], values[1:], metadata or {})
+
+
+def _write_model(
+    path: Path,
+    nodes: Sequence[bytes],
+    tensors: Sequence[bytes],
+    inputs: Sequence[bytes],
+    outputs: Sequence[bytes],
+    metadata: Mapping[str, str],
+) -> Path:
+    graph = b"".join(_part(1, node) for node in nodes) + _part(2, b"graph")
+    for field, values in ((5, tensors), (11, inputs), (12, outputs)):
+        graph += b"".join(_part(field, value) for value in values)
     model = _number(1, IR_VERSION) + _part(7, graph) + _part(8, _number(2, OPSET))
-    entries = {**METADATA, "channels": str(channels), **(metadata or {})}
-    for key, value in entries.items():
+    for key, value in {**METADATA, **metadata}.items():
         if value:
             model += _part(14, _part(1, key.encode()) + _part(2, value.encode()))
     path.write_bytes(model)

@@ -49,7 +49,8 @@ SIDES = (64, 512, 512)
 
 _RECIPE = 1  # raised when what is built from a file changes, so that older engines are left alone
 _MAGIC = b"extreme3d engine 1\n"
-_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_DIGEST_LETTERS = 64  # of a SHA-256 in hexadecimal
+_FOLDER_MODE = 0o700
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -124,16 +125,14 @@ class EngineCache:
         Returns:
             The file.
         """
-        header = asdict(key) | {
-            "name": name,
-            "size": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
+        header = asdict(key) | {"name": name, "size": len(content)}
+        body = json.dumps(header, sort_keys=True).encode() + b"\n" + content
+        digest = hashlib.sha256(body).hexdigest().encode()
         # mkstemp gives the mode 0600 whatever the umask.
         descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(_MAGIC + json.dumps(header, sort_keys=True).encode() + b"\n" + content)
+                file.write(_MAGIC + digest + b"\n" + body)
             os.replace(temporary, self.path(key))
         except BaseException:
             os.unlink(temporary)
@@ -187,19 +186,21 @@ def _read(path: Path, key: EngineKey | None) -> tuple[CacheEntry, bytes] | None:
             return None
         _check_private(path, status)
         data = file.read()
-    start = data.find(b"\n", len(_MAGIC)) + 1
-    if not data.startswith(_MAGIC) or not start:
+    start = len(_MAGIC) + _DIGEST_LETTERS + 1
+    body = data[start:]
+    digest = hashlib.sha256(body).hexdigest().encode()
+    if data[:start] != _MAGIC + digest + b"\n":
         return None
+    header, _, content = body.partition(b"\n")
     try:
-        header = json.loads(data[len(_MAGIC) : start])
-        name, size, digest = (header.pop(field) for field in ("name", "size", "sha256"))
-        found = EngineKey(**header)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        fields = json.loads(header)
+        name, size = fields.pop("name"), fields.pop("size")
+        found = EngineKey(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError):  # another version wrote it
         return None
-    content = data[start:]
-    if hashlib.sha256(content).hexdigest() != digest or (key or found) != found:
+    if key not in (None, found):
         return None
-    return CacheEntry(path, str(name), found, size), content
+    return CacheEntry(path, name, found, size), content
 
 
 def tensorrt(name: str) -> Any:

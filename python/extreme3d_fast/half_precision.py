@@ -55,7 +55,9 @@ def with_half_precision(model: bytes) -> bytes:
             )
             for number, wire, value in _parsed(model)
         ]
-    except (IndexError, KeyError) as error:
+    except InvalidModelFile:
+        raise
+    except (IndexError, KeyError, ValueError) as error:
         raise InvalidModelFile(f"model: not an ONNX file: {error!r}") from error
     return _written(fields)
 
