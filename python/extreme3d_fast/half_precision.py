@@ -19,6 +19,7 @@ import numpy as np
 from extreme3d_fast.errors import InvalidModelFile
 
 _PRODUCTS = {b"Conv", b"ConvTranspose", b"Gemm", b"MatMul"}
+_CONTROL_FLOW = {b"If", b"Loop", b"Scan"}
 _HALF = b"_half"
 _FLOAT, _FLOAT16 = 1, 10  # TensorProto.DataType
 # Numbers of fields in onnx.proto.
@@ -26,7 +27,7 @@ _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 1, 5, 11, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TYPE, _TYPE_INT = 1, 3, 20, 2
-_TENSOR_TYPE, _TENSOR_NAME, _TENSOR_DATA = 2, 8, 9
+_TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_DATA = 2, 4, 8, 9
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_ELEMENTS = 1, 2, 1, 1
 
 # Number of the field, wire type, and value: an int for a varint, else the bytes.
@@ -38,13 +39,14 @@ def with_half_precision(model: bytes) -> bytes:
     """The same network, with its inner layers in half precision.
 
     Args:
-        model: ONNX file whose weights are float32 initializers.
+        model: ONNX file without control flow, whose weights are float32 initializers with raw data,
+            as ONNX Runtime writes them.
 
     Returns:
         ONNX file with the same inputs and outputs, in float32.
 
     Raises:
-        InvalidModelFile: the file cannot be read, or a weight is too large for half precision.
+        InvalidModelFile: the file is not such a one, or a weight is too large for half precision.
     """
     try:
         fields: list[_Field] = [
@@ -84,6 +86,8 @@ class _Rewriter:
         leads = self._leading_to_products()
         for node in self._nodes:
             operator = _part(node, _NODE_OPERATOR)
+            if operator in _CONTROL_FLOW:
+                raise InvalidModelFile(f"model: control flow ({operator.decode()}) in the network")
             inputs, outputs = _all(node, _NODE_INPUT), _all(node, _NODE_OUTPUT)
             # Operators compute in the type of their first input, but for these two.
             is_float = operator not in (b"Shape", b"Cast") and (
@@ -143,6 +147,8 @@ class _Rewriter:
 
 
 def _half_tensor(tensor: list[_Field], name: bytes) -> bytes:
+    if any(number == _TENSOR_FLOATS for number, _, _ in tensor):
+        raise InvalidModelFile("model: weights that are not raw data")
     values = np.frombuffer(_part(tensor, _TENSOR_DATA), np.float32)
     if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
         raise InvalidModelFile(f"model: a weight in {name.decode()} exceeds half precision")
