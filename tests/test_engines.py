@@ -28,11 +28,11 @@ from tiny_networks import says, write_chain, write_network
 
 from extreme3d_fast import cli, cuda_driver, device_session, engines
 from extreme3d_fast.cuda_driver import Gpu, Memory
-from extreme3d_fast.detect import ASSETS
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
 from extreme3d_fast.engines import PRECISIONS, EngineCache, EngineKey, Precision, cached_engine
 from extreme3d_fast.errors import DeviceUnavailable, InvalidModelFile, UnsafeCache
 from extreme3d_fast.half_precision import with_half_precision
+from extreme3d_fast.photo_network import ASSETS
 from extreme3d_fast.session import Session
 
 Float32 = npt.NDArray[np.float32]
@@ -672,6 +672,149 @@ def test_unknown_runtime_and_precision_are_refused(tiny: Path) -> None:
         DeviceSession(tiny, runtime="openvino")
     with pytest.raises(ValueError, match=r"precision: expected one of .*got 'fp8'"):
         DeviceSession(tiny, precision="fp8")  # type: ignore[arg-type]
+
+
+class FakeContext:
+    """Takes batches of at most 64, and says what it is told."""
+
+    def __init__(self, engine: FakeEngine, config: Any) -> None:
+        self._engine, self.config, self._batch = engine, config, 0
+        engine.contexts.append(self)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._batch = shape[0]
+        return name == "image" and self._batch <= 64
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return [self._batch, 1, 8, 8] if name == "answer" else []
+
+    def set_device_memory(self, pointer: int, size: int) -> None:
+        self.memory = pointer, size
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        del name
+        return pointer % 4 == 0
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self._engine.log.append(f"batch {self._batch} on {stream}")
+        self._engine.kernels.add(self._batch)
+        return True
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return stream == STREAM
+
+
+class FakeEngine:
+    """As tensorrt_rtx has it; its kernels are the batches that it has run."""
+
+    num_io_tensors = 2
+    device_memory_size_v2 = 4096
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.contexts: list[FakeContext] = []
+        self.kernels: set[int] = set()
+
+    def get_tensor_name(self, i: int) -> str:
+        return ("image", "answer")[i]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "out" if name == "answer" else "in"
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+        del name, profile
+        return [[size, 3, 8, 8] for size in engines.BATCHES]
+
+    def create_runtime_config(self) -> Any:
+        config = SimpleNamespace(
+            set_execution_context_allocation_strategy=lambda _: None,
+            create_runtime_cache=lambda: self,
+            set_runtime_cache=lambda _: None,
+        )
+        self.config = config
+        return config
+
+    def create_execution_context(self, config: Any) -> FakeContext:
+        return FakeContext(self, config)
+
+    def serialize(self) -> bytes:
+        return bytes(sorted(self.kernels))
+
+    def deserialize(self, data: bytes) -> bool:
+        self.kernels = set(data)
+        return True
+
+
+@pytest.fixture
+def fake_rtx(monkeypatch: pytest.MonkeyPatch, h200: None) -> Any:
+    """tensorrt_rtx with one engine after the other in `loaded`, and a GPU as far as it is asked."""
+    del h200
+    fake = fake_tensorrt()
+    fake.loaded, fake.errors, fake.fails = [], [], False
+
+    def deserialize(data: bytes) -> FakeEngine | None:
+        if fake.fails:
+            fake.errors.append("cannot run on this GPU")
+            return None
+        assert data == b"tiny 1"
+        fake.loaded.append(FakeEngine())
+        return fake.loaded[-1]
+
+    fake.Runtime = lambda _: SimpleNamespace(deserialize_cuda_engine=deserialize)
+    fake.TensorIOMode = SimpleNamespace(OUTPUT="out")
+    fake.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="mine")
+    fake.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    fake.IRuntimeCache = FakeEngine
+    log = SimpleNamespace(errors=fake.errors)
+    monkeypatch.setattr(device_session, "logger", lambda _: log)
+    monkeypatch.setattr(device_session, "Memory", lambda n: SimpleNamespace(pointer=256, size=n))
+    built_once(monkeypatch)
+    only(monkeypatch, {"tensorrt_rtx": fake})
+    return fake
+
+
+def tiny_ends(batch: int, pointer: int = 64) -> tuple[dict[str, DeviceTensor], ...]:
+    image, answer = (batch, 3, 8, 8), (batch, 1, 8, 8)
+    return {"image": DeviceTensor(pointer, image)}, {"answer": DeviceTensor(128, answer)}
+
+
+def test_each_shape_has_a_context_and_all_share_memory(fake_rtx: Any, tiny: Path) -> None:
+    session = DeviceSession(tiny, graphs=False)
+    assert session.runtime == "tensorrt_rtx 1.7 fp16 on NVIDIA H200"
+    for batch in (1, 2, 1, 2):
+        session.run(*tiny_ends(batch), stream=STREAM)
+    (engine,) = fake_rtx.loaded
+    assert engine.log == ["batch 1 on 16", "batch 2 on 16"] * 2
+    assert [context.memory for context in engine.contexts] == [(256, 4096)] * 2
+    session.fork().run(*tiny_ends(1), stream=STREAM)
+    assert len(engine.contexts) == 3
+
+
+def test_kernels_of_new_shapes_are_kept_for_the_next_process(fake_rtx: Any, tiny: Path) -> None:
+    session = DeviceSession(tiny, graphs=False)
+    for batch in (1, 7):
+        session.run(*tiny_ends(batch), stream=STREAM)
+    DeviceSession(tiny)
+    assert fake_rtx.loaded[1].kernels == {1, 7}
+    assert fake_rtx.loaded[1].config.dynamic_shapes_kernel_specialization_strategy == "eager"
+
+
+def test_shape_beyond_the_engine_is_refused_with_what_it_takes(fake_rtx: Any, tiny: Path) -> None:
+    del fake_rtx
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\) to \(64, 3, 8, 8\), got \(65, 3, 8, 8\)"):
+        DeviceSession(tiny).output_shapes({"image": (65, 3, 8, 8)})
+
+
+def test_address_that_tensorrt_refuses_is_named(fake_rtx: Any, tiny: Path) -> None:
+    del fake_rtx
+    with pytest.raises(ValueError, match=r"'image': tensorrt_rtx 1\.7 refuses the address 0x41"):
+        DeviceSession(tiny).run(*tiny_ends(1, pointer=65), stream=STREAM)
+
+
+def test_engine_that_does_not_load_is_told_with_its_reason(fake_rtx: Any, tiny: Path) -> None:
+    fake_rtx.fails = True
+    with pytest.raises(DeviceUnavailable, match="cannot load its engine: cannot run on this GPU"):
+        DeviceSession(tiny, runtime="tensorrt_rtx")
 
 
 # The command line.

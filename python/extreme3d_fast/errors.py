@@ -1,7 +1,6 @@
 """The package's own exceptions; each is a built-in one too, so that plain handlers keep working."""
 
 
-
 class Extreme3DError(Exception):
     """Anything that this package refuses to do, with the reason in its message."""
 
