@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import os
-import threading
-import time
-from collections.abc import Callable, Iterable
+import queue
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,19 @@ from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer
 from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.lane import (
+    DEPTH_TOLERANCE,
+    MAX_COLOR_DETAIL,
+    MIN_COSINE,
+    Detail,
+    Lane,
+    PipelineOptions,
+    recoverable_region,
+    timed_into,
+    warn_of_occlusion,
+    warn_of_view,
+)
+from extreme3d_fast.device_pipeline import device_lanes
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
@@ -47,41 +62,31 @@ from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
 __all__ = ["Detail", "Reconstructor"]
 
-Detail = Literal["network", "shading", "none"]
-"""Where the bump map comes from: the network, shape from shading (no training), or nowhere."""
+DeviceName = Literal["cpu", "cuda"]
+"""What a reconstructor works on."""
 
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-P = ParamSpec("P")
 T = TypeVar("T")
 
-# A vertex counts as seen if its surface is turned by less than 78 degrees from the viewing ray;
-# beyond that a pixel spans five times its size on the surface. What is seen but thinly sampled
-# stays at the resolution of R (see the zipper).
-_MIN_COSINE = 0.2
-# A vertex further behind the depth buffer than this is covered by another part of the head, mm.
-_DEPTH_TOLERANCE = 2.0
-# The bump map fades out at lips and lids, so that little is left to follow further in.
-_RINGS_INTO_OPENINGS = 5
-# A face more hidden, more cut off, or smaller than this is worth a warning.
-_OCCLUDED_WARNING = 0.15  # a fringe hides about as much
-_OUTSIDE_WARNING = 0.05
-_SMALL_FACE_PX = 100.0
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
-# Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
-_MAX_COLOR_DETAIL = 40.0
+_MAX_LANES = 64
 
 
 class Reconstructor:
     """Reconstructs faces; owns what is worth keeping between calls.
 
     Networks, head model, the symbolic half of the sparse solver and the mesh adjacency are loaded
-    once. One instance serves one thread at a time; calls from several threads wait for each other.
+    once. An instance serves as many photos at once as it has lanes; further calls from other
+    threads wait.
 
     Args:
-        device: "cpu".
+        device: "cpu", or "cuda" for the current NVIDIA GPU. Its results are the CPU's up to the
+            rounding of its networks; see docs/gpu.md.
         threads: threads per stage, 1 to 256; the result is the same for any number.
+        lanes: photos that are worked on at once by `reconstruct_batch` and `stream`, 1 to 64, each
+            with memory of its own. Only on a GPU; elsewhere the stages' threads use all cores.
         head_model: head model to fit; None for the built-in one.
         foundation: where identity, expression and viewpoint come from: "auto" is the networks,
             refined by landmarks that agree with them; "networks" or "landmarks" alone. Another head
@@ -101,6 +106,7 @@ class Reconstructor:
         TypeError: an option of another type.
         FileNotFoundError: there is no file `bump_network` or `references`.
         InvalidModelFile: `bump_network` or `references` is damaged, or not such a file.
+        DeviceUnavailable: there is no usable GPU, or a package for it is missing.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -112,8 +118,9 @@ class Reconstructor:
     def __init__(
         self,
         *,
-        device: Literal["cpu"] = "cpu",
+        device: DeviceName = "cpu",
         threads: int = 2,
+        lanes: int = 1,
         head_model: HeadModel | None = None,
         foundation: FoundationMode = "auto",
         crop_size: int = 500,
@@ -123,11 +130,12 @@ class Reconstructor:
         references: str | os.PathLike[str] | None = None,
         symmetry: bool = True,
     ) -> None:
-        _check_option("device", device, ("cpu",))
+        _check_option("device", device, get_args(DeviceName))
         _check_option("foundation", foundation, ("auto", "networks", "landmarks"))
         _check_option("detail", detail, ("network", "shading", "none"))
         _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
+        _check_integer("lanes", lanes, 1, _MAX_LANES if device != "cpu" else 1)
         _check_integer("crop_size", crop_size, 64, 4096)
         if not isinstance(symmetry, bool):
             raise TypeError(f"symmetry should be True or False, is {symmetry!r}")
@@ -144,11 +152,21 @@ class Reconstructor:
             )
         self.device = device
         self.threads = threads
+        self.lanes = lanes
         self.crop_size = crop_size
         self.detail: Detail = detail
         self.occlusion: FillMethod = occlusion
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
+        self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        if device != "cpu":
+            options = PipelineOptions(
+                foundation, crop_size, detail, occlusion, symmetry, bump_network, references
+            )
+            for lane in device_lanes(model, options, lanes):
+                self._lanes.put(lane)
+            return
+        self._lanes.put(_HostLane(self))
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._similar: SimilarFaces | None = None
@@ -157,12 +175,11 @@ class Reconstructor:
             self._similar = SimilarFaces(references, model, bump_name, threads=threads)
             self._chart = FaceChart(model)
         skin = slice(0, model.skin_vertex_count)
-        self._region = _recoverable_region(model)
+        self._region = recoverable_region(model)
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
         self._viewer = FoundationViewer(model, threads=threads)
         self._parts = _prepared_parts(model)
-        self._lock = threading.Lock()
 
     # === Reconstruction ===
 
@@ -181,11 +198,11 @@ class Reconstructor:
             FileNotFoundError: there is no such file.
             InvalidModelFile: an entry of the reference set that is needed is damaged.
         """
-        with self._lock:
-            timings: dict[str, float] = {}
-            photo = _timed(timings, "load", load_image)(image)
-            foundation, crop = self._main_foundation(photo, timings)
-            return self._reconstruct(photo, foundation, crop, timings)
+        timings: dict[str, float] = {}
+        photo = timed_into(timings, "load", load_image)(image)
+        with self._lane() as lane:
+            foundation, crop = self._main_foundation(lane, photo, timings)
+            return lane.reconstruct(photo, foundation, crop, timings)
 
     def reconstruct_all(self, image: ImageSource) -> list[Face]:
         """Reconstruct every face of a photo that the detector finds, the main one first; empty if
@@ -197,15 +214,15 @@ class Reconstructor:
         Raises:
             InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`.
         """
-        with self._lock:
-            photo = load_image(image)
+        photo = load_image(image)
+        with self._lane() as lane:
             faces = []
-            timed = partial(_timed, {})
-            for found in self._estimator.find(photo, timed, every=True):
+            timed = partial(timed_into, {})
+            for found in lane.estimator.find(photo, timed, every=True):
                 timings: dict[str, float] = {}
-                timed = partial(_timed, timings)
-                estimate = self._estimator.estimate(photo, found, self.crop_size, timed)
-                faces.append(self._reconstruct(photo, *estimate, timings))
+                timed = partial(timed_into, timings)
+                estimate = lane.estimator.estimate(photo, found, self.crop_size, timed)
+                faces.append(lane.reconstruct(photo, *estimate, timings))
             return faces
 
     def estimate_foundation(self, image: ImageSource) -> Foundation:
@@ -220,11 +237,12 @@ class Reconstructor:
         Raises:
             NoFaceFound, InvalidImage, FileNotFoundError: as for `reconstruct`.
         """
-        with self._lock:
-            return self._main_foundation(load_image(image), {})[0]
+        photo = load_image(image)
+        with self._lane() as lane:
+            return self._main_foundation(lane, photo, {})[0]
 
     def reconstruct_batch(self, images: Iterable[ImageSource]) -> list[Face]:
-        """Reconstruct the main face of each photo, in order.
+        """Reconstruct the main face of each photo, in order; several at once on a GPU.
 
         Raises:
             NoFaceFound, InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`, on
@@ -232,16 +250,83 @@ class Reconstructor:
         """
         if isinstance(images, (str, bytes)):
             raise TypeError(f"images should be a sequence of photos, is one: {images!r}")
-        return [self.reconstruct(image) for image in images]
+        return list(self._stream(images, self.reconstruct))
+
+    @overload
+    def stream(
+        self, frames: Iterable[ImageSource], *, missing: Literal["raise"] = "raise"
+    ) -> Iterator[Face]: ...
+
+    @overload
+    def stream(
+        self, frames: Iterable[ImageSource], *, missing: Literal["none"]
+    ) -> Iterator[Face | None]: ...
+
+    def stream(
+        self, frames: Iterable[ImageSource], *, missing: Literal["raise", "none"] = "raise"
+    ) -> Iterator[Face | None]:
+        """Reconstruct the main face of each frame while the next ones are on their way.
+
+        Frames are taken as results are asked for, `lanes` + 1 ahead at most, so that memory is
+        bounded and a slow reader slows the source. Results come in the order of the frames.
+
+        Args:
+            frames: photos as for `reconstruct`, such as the frames of a video. A frame's array must
+                stay as it is until its result is out.
+            missing: what becomes of a frame without a face: an exception, or None in its place.
+
+        Raises:
+            NoFaceFound, InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`, in
+                place of the result of the frame that has the fault; then the stream ends.
+        """
+        _check_option("missing", missing, ("raise", "none"))
+
+        def one(frame: ImageSource) -> Face | None:
+            try:
+                return self.reconstruct(frame)
+            except NoFaceFound:
+                if missing == "raise":
+                    raise
+                return None
+
+        return self._stream(frames, one)
+
+    def _stream(
+        self, frames: Iterable[ImageSource], one: Callable[[ImageSource], T]
+    ) -> Iterator[T]:
+        if self.lanes == 1 and self.device == "cpu":
+            yield from map(one, frames)
+            return
+        ahead: collections.deque[Future[T]] = collections.deque()
+        with ThreadPoolExecutor(self.lanes) as workers:
+            try:
+                for frame in frames:
+                    ahead.append(workers.submit(one, frame))
+                    if len(ahead) > self.lanes:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:  # the reader has gone, or a frame has a fault
+                for future in ahead:
+                    future.cancel()
+
+    @contextmanager
+    def _lane(self) -> Iterator[Lane]:
+        """A lane that nobody else works in."""
+        lane = self._lanes.get()
+        try:
+            yield lane
+        finally:
+            self._lanes.put(lane)
 
     def _main_foundation(
-        self, photo: npt.NDArray[np.uint8], timings: dict[str, float]
+        self, lane: Lane, photo: npt.NDArray[np.uint8], timings: dict[str, float]
     ) -> tuple[Foundation, Crop]:
-        timed = partial(_timed, timings)
-        found = self._estimator.find(photo, timed)
+        timed = partial(timed_into, timings)
+        found = lane.estimator.find(photo, timed)
         if not found:
             raise NoFaceFound(f"no face found in the photo of {photo.shape[1]}x{photo.shape[0]}")
-        return self._estimator.estimate(photo, found[0], self.crop_size, timed)
+        return lane.estimator.estimate(photo, found[0], self.crop_size, timed)
 
     def _reconstruct(
         self,
@@ -253,7 +338,7 @@ class Reconstructor:
         model, threads = self.head_model, self.threads
         skin = slice(0, model.skin_vertex_count)
         faces, mirror = model.faces, model.mirror[skin]
-        timed = partial(_timed, timings)
+        timed = partial(timed_into, timings)
 
         # foundation (section 3): identity, expression, viewpoint
         camera, camera_from_head = foundation.camera, foundation.camera_from_head
@@ -264,16 +349,15 @@ class Reconstructor:
         head, raster, weight, depth = view.head, view.raster, view.weight, view.depth
         foundation_in_head, foundation_in_camera = head[skin], view.in_camera
         normals_in_camera, in_photo = view.normals_in_camera, view.in_photo
-        if view.face_px < _SMALL_FACE_PX:
-            warnings.append(f"the face is only {view.face_px:.0f} px large in the photo")
+        warn_of_view(warnings, view.face_px, view.outside)
 
         visible = timed("visibility", vertex_visibility)(
             foundation_in_camera,
             normals_in_camera,
             raster.depth,
             camera,
-            min_cosine=_MIN_COSINE,
-            depth_tolerance=_DEPTH_TOLERANCE,
+            min_cosine=MIN_COSINE,
+            depth_tolerance=DEPTH_TOLERANCE,
             threads=threads,
         )
 
@@ -281,14 +365,10 @@ class Reconstructor:
         bump, face_probability = timed("bump_network", self._bump_network.estimate)(
             crop.image, weight, depth, camera
         )
-        if view.outside > _OUTSIDE_WARNING:
-            warnings.append(f"{view.outside:.0%} of the visible face lies outside the photo")
         face_probability[~in_photo] = 0
         face_mask = face_probability > FACE_SHOWN
         occlusion = timed("holes", find_holes)(face_mask, weight, self.occlusion)
-        hidden = occlusion.fraction - view.outside
-        if hidden > _OCCLUDED_WARNING:
-            warnings.append(f"{hidden:.0%} of the visible face is occluded")
+        warn_of_occlusion(warnings, occlusion.fraction - view.outside)
         if self.detail == "shading":
             # with nothing to be filled, an occluder's relief is taken as it comes
             trusted = in_photo if self.occlusion == "none" else face_mask
@@ -482,18 +562,6 @@ class Reconstructor:
         return parts
 
 
-def _timed(timings: dict[str, float], name: str, function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, its run time in ms written to `timings`."""
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        start = time.perf_counter()
-        result = function(*args, **kwargs)
-        timings[name] = 1e3 * (time.perf_counter() - start)
-        return result
-
-    return run
-
-
 def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
         raise ValueError(f"{name} should be one of {', '.join(options)}; is {value!r}")
@@ -504,6 +572,26 @@ def _check_integer(name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{name} should be an integer, is {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} should be in [{low}, {high}], is {value}")
+
+
+class _HostLane:
+    """The pipeline of this file as a lane."""
+
+    def __init__(self, owner: Reconstructor) -> None:
+        self._owner = owner
+
+    @property
+    def estimator(self) -> FoundationEstimator:
+        return self._owner._estimator
+
+    def reconstruct(
+        self,
+        photo: npt.NDArray[np.uint8],
+        foundation: Foundation,
+        crop: Crop,
+        timings: dict[str, float],
+    ) -> Face:
+        return self._owner._reconstruct(photo, foundation, crop, timings)
 
 
 class _Part(NamedTuple):
@@ -524,17 +612,6 @@ def _prepared_parts(model: HeadModel) -> dict[str, _Part]:
         own = slice(int(begin), int(end))
         parts[name] = _Part(own, faces, vertex_faces(faces, int(end - begin)), model.colors[own])
     return parts
-
-
-def _recoverable_region(model: HeadModel) -> Bool:
-    """Skin vertices that soft symmetry may move: where bump maps apply, and a few rings into mouth,
-    nostrils and eye sockets, which follow the surface that they hang on."""
-    region: Bool = model.face_weight > 0
-    for _ in range(_RINGS_INTO_OPENINGS):
-        grown = region.copy()
-        grown[model.faces[region[model.faces].any(axis=1)]] = True
-        region = grown & model.face_region
-    return region
 
 
 def _pixels(vertices_in_camera: Float32, camera: Camera) -> npt.NDArray[np.int64]:
@@ -588,7 +665,7 @@ def _reflected_colors(
     sparse = color_of_sparse.astype(np.float32)
     # beside the rim of what the photo shows, sparse colours are not the photo's
     detail = color_of_dense[dense] - _registered_colors(dense, sparse, registration, faces)
-    detail = np.clip(detail, -_MAX_COLOR_DETAIL, _MAX_COLOR_DETAIL)
+    detail = np.clip(detail, -MAX_COLOR_DETAIL, MAX_COLOR_DETAIL)
     mirrored = _registered_colors(dense, sparse[mirror], registration, faces) + detail
     return np.asarray(np.clip(mirrored, 0, 255), np.uint8)
 
