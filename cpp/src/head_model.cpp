@@ -56,19 +56,7 @@ void evaluate_basis(const LinearBasis& basis, View<const float> alpha, View<cons
 
 void apply_rows(const RowOperator& op, View<const Vec3> in, View<Vec3> out, int threads) {
   parallel_for(op.rows(), threads, kRowBlock, [&](int begin, int end) {
-    for (int r = begin; r < end; ++r) {
-      // Products of two floats are exact in double, and so is nearly every sum of so few of them:
-      // the order of a row's entries does not matter, and a symmetric head stays exactly symmetric.
-      double x = 0, y = 0, z = 0;
-      for (int k = op.indptr[r]; k < op.indptr[r + 1]; ++k) {
-        const double w = op.weights[k];
-        const Vec3& p = in[op.indices[k]];
-        x += w * p.x;
-        y += w * p.y;
-        z += w * p.z;
-      }
-      out[r] = {static_cast<float>(x), static_cast<float>(y), static_cast<float>(z)};
-    }
+    for (int r = begin; r < end; ++r) out[r] = apply_row(op, in, r);
   });
 }
 

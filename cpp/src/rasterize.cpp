@@ -138,15 +138,9 @@ void interpolate_on_screen(ImageView<const std::int32_t> triangle,
                            View<const Tri> faces, int threads, ImageView<float> image) {
   constexpr int kPixelGrain = 16384;
   parallel_for(image.width * image.height, threads, kPixelGrain, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      image[i] = 0.f;
-      if (triangle[i] < 0) continue;
-      const Tri t = faces[triangle[i]];
-      const Vec2 uv = barycentric[i];
-      const float v0 = values[t.v0], v1 = values[t.v1], last = values[t.v2];
-      const auto [low, high] = std::minmax({v0, v1, last});  // which rounding must not leave
-      image[i] = std::clamp(last + uv.x * (v0 - last) + uv.y * (v1 - last), low, high);
-    }
+    for (int i = begin; i < end; ++i)
+      image[i] =
+          triangle[i] < 0 ? 0.f : interpolate_pixel(faces[triangle[i]], barycentric[i], values);
   });
 }
 

@@ -13,8 +13,22 @@ struct RowOperator {
   View<const std::int32_t> indptr;   // (rows + 1,)
   View<const std::int32_t> indices;  // (nnz,)
   View<const float> weights;         // (nnz,)
-  int rows() const { return indptr.n - 1; }
+  E3D_HD int rows() const { return indptr.n - 1; }
 };
+
+// Products of two floats are exact in double, and so is nearly every sum of so few of them: the
+// order of a row's entries does not matter, and a symmetric head stays exactly symmetric.
+E3D_HD inline Vec3 apply_row(const RowOperator& op, View<const Vec3> in, int r) {
+  double x = 0, y = 0, z = 0;
+  for (int k = op.indptr[r]; k < op.indptr[r + 1]; ++k) {
+    const double w = op.weights[k];
+    const Vec3& p = in[op.indices[k]];
+    x += w * p.x;
+    y += w * p.y;
+    z += w * p.z;
+  }
+  return {static_cast<float>(x), static_cast<float>(y), static_cast<float>(z)};
+}
 
 // Eq. 1–2 of the paper on the coarse mesh, all in mm; a component is `mean.n` floats long.
 struct LinearBasis {

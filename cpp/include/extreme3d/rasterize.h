@@ -192,6 +192,14 @@ void rasterize(MeshView mesh_in_camera, const Camera& camera, Faces shown, int t
 
 // === Visibility of vertices ===
 
+// Value at weights uv of a triangle, linear in the image, within those of the corners, which
+// rounding must not leave. Explicit fma: the same bits whatever the compiler.
+E3D_HD inline float interpolate_pixel(Tri t, Vec2 uv, View<const float> values) {
+  const float v0 = values[t.v0], v1 = values[t.v1], last = values[t.v2];
+  const float value = std::fma(uv.y, v1 - last, std::fma(uv.x, v0 - last, last));
+  return std::clamp(value, std::min(std::min(v0, v1), last), std::max(std::max(v0, v1), last));
+}
+
 // Per-vertex values (V,) carried to the pixels, linearly in the image; 0 where no face.
 void interpolate_on_screen(ImageView<const std::int32_t> triangle,
                            ImageView<const Vec2> barycentric, View<const float> values,
@@ -222,6 +230,15 @@ E3D_HD inline bool is_visible(Vec3 x_in_camera, Vec3 normal_in_camera, ImageView
   const Vec3 seen = unproject(camera, {x + 0.5f, y + 0.5f}, z);
   const float height = dot(normal_in_camera, seen - x_in_camera);
   return height <= options.depth_tolerance * norm(normal_in_camera);
+}
+
+// Row-major pixel that a point projects into, -1 outside the image or where it is not finite. The
+// fma with 0 rounds the product by itself, as NumPy does, where a compiler might have contracted.
+E3D_HD inline std::int32_t pixel_of(Vec3 x_in_camera, const Camera& c) {
+  const float x = std::fma(x_in_camera.x / x_in_camera.z, c.fx, 0.f) + c.cx;
+  const float y = std::fma(x_in_camera.y / x_in_camera.z, c.fy, 0.f) + c.cy;
+  const bool inside = x >= 0.f && y >= 0.f && x < float(c.width) && y < float(c.height);
+  return inside ? static_cast<std::int32_t>(y) * c.width + static_cast<std::int32_t>(x) : -1;
 }
 
 // visible[v] is 1 or 0. `depth` as `rasterize` gave it for the same mesh and camera.

@@ -30,6 +30,18 @@ E3D_HD inline float phong_depth(const Vec3 (&p)[3], const Vec3 (&n)[3], const fl
   return x.z + dot(offset, normal) / slope;
 }
 
+// Depth of a pixel that sees the point with weights uv on the screen of a triangle; normals (V,).
+E3D_HD inline float smooth_pixel(Tri f, Vec2 uv, View<const Vec3> vertices,
+                                 View<const Vec3> normals) {
+  const Vec3 p[3] = {vertices[f.v0], vertices[f.v1], vertices[f.v2]};
+  const Vec3 n[3] = {normals[f.v0], normals[f.v1], normals[f.v2]};
+  // weights on the screen divided by depth are weights on the surface
+  float b[3] = {uv.x / p[0].z, uv.y / p[1].z, (1.f - uv.x - uv.y) / p[2].z};
+  const float sum = b[0] + b[1] + b[2];
+  for (float& w : b) w /= sum;
+  return phong_depth(p, n, b);
+}
+
 // depth (H, W) mm and what `rasterize` gave for it; pixels without a face keep +inf.
 // normals (V,): unit, camera frame, outward.
 std::vector<float> smooth_depth(ImageView<const float> depth, ImageView<const int> triangle,
