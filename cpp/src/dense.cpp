@@ -14,14 +14,6 @@ constexpr int kRowGrain = 32;
 
 int triangles(std::uint8_t cut) { return (cut & kFirst ? 1 : 0) + (cut & kSecond ? 1 : 0); }
 
-// Which corners of a block its triangles use: bits 0..3 for top left, top right, bottom left,
-// bottom right.
-std::uint8_t used_corners(std::uint8_t cut) {
-  if (cut & kMainDiagonal)
-    return static_cast<std::uint8_t>((cut & kFirst ? 0b1101 : 0) | (cut & kSecond ? 0b1011 : 0));
-  return static_cast<std::uint8_t>((cut & kFirst ? 0b0111 : 0) | (cut & kSecond ? 0b1110 : 0));
-}
-
 }  // namespace
 
 void compose_depth(View<const float> depth, View<const float> bump, int threads, View<float> out) {

@@ -16,11 +16,8 @@ void sparse_from_dense(View<const Vec3> vertices_in_camera, View<const std::uint
                        View<std::uint8_t> moved) {
   parallel_for(vertices_in_camera.n, threads, kVertexGrain, [&](int begin, int end) {
     for (int v = begin; v < end; ++v) {
-      const Vec3 at = vertices_in_camera[v];
-      float delta = 0.f;
-      moved[v] =
-          visible[v] && at.z > kNearDepth && sample_bump(bump, valid, project(camera, at), delta);
-      out[v] = moved[v] ? move_along_ray(at, delta) : at;
+      out[v] = vertices_in_camera[v];
+      moved[v] = visible[v] && follow_bump(bump, valid, camera, out[v]);
     }
   });
 }

@@ -1,13 +1,9 @@
 // mesh.cu — kernels over vertices and faces.
 #include "extreme3d/cuda/mesh.h"
+#include "extreme3d/cuda/views.h"
 
 namespace e3d::cuda {
 namespace {
-
-// A rigid transform from the row-major (4, 4) matrix it is passed as.
-E3D_HD inline Rigid rigid(View<const float> m) {
-  return {{m[0], m[1], m[2], m[4], m[5], m[6], m[8], m[9], m[10]}, {m[3], m[7], m[11]}};
-}
 
 E3D_KERNEL transform_points_kernel(View<const float> b_from_a, View<const Vec3> in,
                                    View<Vec3> out) {
@@ -33,13 +29,7 @@ E3D_KERNEL vertex_normals_kernel(View<const Vec3> area, CsrView faces_of, View<V
 E3D_KERNEL erode_mask_kernel(View<const std::uint8_t> mask, View<const Tri> faces, CsrView faces_of,
                              View<std::uint8_t> out) {
   const int v = thread_index();
-  if (v >= out.n) return;
-  std::uint8_t inside = mask[v];
-  for (int k = faces_of.offsets[v]; inside && k < faces_of.offsets[v + 1]; ++k) {
-    const Tri t = faces[faces_of.indices[k]];
-    inside = mask[t.v0] && mask[t.v1] && mask[t.v2];
-  }
-  out[v] = inside;
+  if (v < out.n) out[v] = stays_in_mask(mask, faces, faces_of, v);
 }
 
 }  // namespace

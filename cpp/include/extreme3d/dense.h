@@ -60,6 +60,27 @@ E3D_HD inline std::uint8_t cut_block(float z00, float z10, float z01, float z11,
   return static_cast<std::uint8_t>((left && top ? kFirst : 0) | (right && bottom ? kSecond : 0));
 }
 
+// Which corners of a block its triangles use: bits 0..3 for top left, top right, bottom left,
+// bottom right.
+E3D_HD inline std::uint8_t used_corners(std::uint8_t cut) {
+  if (cut & kMainDiagonal)
+    return static_cast<std::uint8_t>((cut & kFirst ? 0b1101 : 0) | (cut & kSecond ? 0b1011 : 0));
+  return static_cast<std::uint8_t>((cut & kFirst ? 0b0111 : 0) | (cut & kSecond ? 0b1110 : 0));
+}
+
+// Whether a triangle of any of the four blocks round a pixel uses it.
+E3D_HD inline bool is_used(ImageView<const float> depth, int x, int y, DepthSteps steps) {
+  if (!has_surface(depth(x, y))) return false;
+  for (int k = 0; k < 4; ++k) {
+    const int left = x - (k & 1), top = y - (k >> 1);  // the pixel is corner k of this block
+    if (left < 0 || top < 0 || left + 1 >= depth.width || top + 1 >= depth.height) continue;
+    const std::uint8_t cut = cut_block(depth(left, top), depth(left + 1, top), depth(left, top + 1),
+                                       depth(left + 1, top + 1), steps);
+    if (used_corners(cut) >> k & 1) return true;
+  }
+  return false;
+}
+
 struct DenseMesh {
   std::vector<Vec3> vertices;  // camera frame, mm, in row-major order of their pixels
   std::vector<Tri> faces;      // counter-clockwise seen from the camera, by block, row-major

@@ -50,15 +50,30 @@ E3D_HD inline Vec3 vertex_normal(View<const Vec3> area_vectors, const CsrView& v
   return normalize_or_zero(n);
 }
 
+// === Masks of vertices ===
+
+// Whether erode_mask leaves a vertex in the mask.
+E3D_HD inline bool stays_in_mask(View<const std::uint8_t> mask, View<const Tri> faces,
+                                 const CsrView& vertex_faces, int v) {
+  bool inside = mask[v];
+  for (int k = vertex_faces.offsets[v]; inside && k < vertex_faces.offsets[v + 1]; ++k) {
+    const Tri t = faces[vertex_faces.indices[k]];
+    inside = mask[t.v0] && mask[t.v1] && mask[t.v2];
+  }
+  return inside;
+}
+
+// The mask without the corners of faces that have a corner outside it.
+void erode_mask(View<const std::uint8_t> mask, View<const Tri> faces, View<std::uint8_t> out);
+
+// === Transforms and normals of all vertices ===
+
 // Throws std::invalid_argument unless mirror[mirror[v]] == v for every vertex.
 void require_involution(View<const int> mirror);
 
 // Points and directions carried from frame a to frame b.
 void transform_points(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
 void rotate_vectors(const Rigid& b_from_a, View<const Vec3> in, int threads, View<Vec3> out);
-
-// The mask without the corners of faces that have a corner outside it.
-void erode_mask(View<const std::uint8_t> mask, View<const Tri> faces, View<std::uint8_t> out);
 
 void face_normals(MeshView mesh, int threads, View<Vec3> out);                          // (F,)
 void vertex_normals(MeshView mesh, CsrView vertex_faces, int threads, View<Vec3> out);  // (V,)

@@ -13,9 +13,11 @@ namespace e3d {
 inline constexpr float kMinBilinearWeight = 0.5f;
 
 // Δ in mm at image position p, bilinear between the centres of the valid pixels round it, weights
-// made to sum to 1 again. Returns false where less than half the weight is valid.
-E3D_HD inline bool sample_bump(ImageView<const float> bump, ImageView<const std::uint8_t> valid,
-                               Vec2 p, float& delta) {
+// made to sum to 1 again. Returns false where less than half the weight is valid. Pixels are valid
+// where their mask, or face weight, is positive.
+template <class T>
+E3D_HD bool sample_bump(ImageView<const float> bump, ImageView<const T> valid, Vec2 p,
+                        float& delta) {
   const bool inside =
       p.x >= 0.f && p.y >= 0.f && p.x <= float(bump.width) && p.y <= float(bump.height);
   if (!inside) return false;
@@ -26,7 +28,7 @@ E3D_HD inline bool sample_bump(ImageView<const float> bump, ImageView<const std:
   float sum = 0.f, weight = 0.f;
   for (int k = 0; k < 4; ++k) {
     const int x = x0 + (k & 1), y = y0 + (k >> 1);
-    if (x < 0 || y < 0 || x >= bump.width || y >= bump.height || !valid(x, y)) continue;
+    if (x < 0 || y < 0 || x >= bump.width || y >= bump.height || !(valid(x, y) > 0)) continue;
     const float w = (k & 1 ? tx : 1.f - tx) * (k >> 1 ? ty : 1.f - ty);
     sum += w * bump(x, y);
     weight += w;
@@ -39,6 +41,17 @@ E3D_HD inline bool sample_bump(ImageView<const float> bump, ImageView<const std:
 // Moves a vertex along its own viewing ray: P' = P (z + Δ) / z.
 E3D_HD inline Vec3 move_along_ray(Vec3 x_in_camera, float delta) {
   return ((x_in_camera.z + delta) / x_in_camera.z) * x_in_camera;
+}
+
+// Moves a vertex by the Δ at its projection. Returns false where there is none: the vertex stays.
+template <class T>
+E3D_HD bool follow_bump(ImageView<const float> bump, ImageView<const T> valid, const Camera& camera,
+                        Vec3& x_in_camera) {
+  float delta = 0.f;
+  if (!(x_in_camera.z > kNearDepth)) return false;
+  if (!sample_bump(bump, valid, project(camera, x_in_camera), delta)) return false;
+  x_in_camera = move_along_ray(x_in_camera, delta);
+  return true;
 }
 
 // moved[v] is 1 where the vertex is visible and Δ is known at its projection, and 0 where the
