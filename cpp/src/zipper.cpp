@@ -18,55 +18,8 @@ namespace e3d {
 namespace {
 
 constexpr int kNone = -1;
-// Pixels closer than this to the border of R are clipped off: they would make slivers. In 1/256 px.
-constexpr double kBorderMargin = 0.3 * kSubPixel;
-// Islands of fewer faces than this stay at the resolution of R: all seam, no detail.
-constexpr int kMinIsland = 24;
 // Attempts to triangulate before a region is given up; every attempt shrinks it.
 constexpr int kMaxAttempts = 32;
-
-// Image plane in the rasteriser's units, y up: faces turned to the camera are counter-clockwise.
-PlanarPoint pixel_center(int x, int y) {
-  return {x * kSubPixel + kSubPixel / 2, -(y * kSubPixel + kSubPixel / 2)};
-}
-
-double squared_distance_to_segment(double px, double py, PlanarPoint a, PlanarPoint b) {
-  const double dx = b.x - a.x, dy = b.y - a.y;
-  const double length2 = dx * dx + dy * dy;
-  const double t =
-      length2 > 0 ? std::clamp(((px - a.x) * dx + (py - a.y) * dy) / length2, 0.0, 1.0) : 0.0;
-  const double ex = a.x + t * dx - px, ey = a.y + t * dy - py;
-  return ex * ex + ey * ey;
-}
-
-bool segments_cross(double ax, double ay, double bx, double by, PlanarPoint c, PlanarPoint d) {
-  const auto side = [](double px, double py, double qx, double qy, double rx, double ry) {
-    return (qx - px) * (ry - py) - (qy - py) * (rx - px);
-  };
-  const double s1 = side(ax, ay, bx, by, c.x, c.y), s2 = side(ax, ay, bx, by, d.x, d.y);
-  const double s3 = side(c.x, c.y, d.x, d.y, ax, ay), s4 = side(c.x, c.y, d.x, d.y, bx, by);
-  return s1 * s2 <= 0 && s3 * s4 <= 0;
-}
-
-// The segment (a, b) comes within the margin of the square [x0, x0 + kSubPixel] x [y0, ...].
-bool near_cell(double x0, double y0, PlanarPoint a, PlanarPoint b) {
-  const double x1 = x0 + kSubPixel, y1 = y0 + kSubPixel;
-  if (a.x >= x0 && a.x <= x1 && a.y >= y0 && a.y <= y1) return true;
-  const double corners[4][2] = {{x0, y0}, {x1, y0}, {x1, y1}, {x0, y1}};
-  for (int k = 0; k < 4; ++k) {
-    const auto& p = corners[k];
-    const auto& q = corners[(k + 1) % 4];
-    if (squared_distance_to_segment(p[0], p[1], a, b) < kBorderMargin * kBorderMargin) return true;
-    if (segments_cross(p[0], p[1], q[0], q[1], a, b)) return true;
-  }
-  const PlanarPoint lower_left{int(x0), int(y0)}, lower_right{int(x1), int(y0)};
-  const PlanarPoint upper_right{int(x1), int(y1)}, upper_left{int(x0), int(y1)};
-  for (const auto& [p, q] :
-       {std::pair{lower_left, lower_right}, std::pair{lower_right, upper_right},
-        std::pair{upper_right, upper_left}, std::pair{upper_left, lower_left}})
-    if (squared_distance_to_segment(a.x, a.y, p, q) < kBorderMargin * kBorderMargin) return true;
-  return false;
-}
 
 // Triangles of one sewn region. Corners below n_vertices are vertices of R; the others are
 // n_vertices + a vertex of D.
@@ -81,8 +34,6 @@ std::uint64_t directed_edge(int a, int b) {
 std::uint64_t undirected_edge(int a, int b) {
   return directed_edge(std::min(a, b), std::max(a, b));
 }
-
-std::array<int, 3> corners_of(const Tri& t) { return {t.v0, t.v1, t.v2}; }
 
 // Pixels [x0, x1) x [y0, y1) that hold all vertices of D.
 struct PixelRange {
@@ -104,9 +55,7 @@ PixelRange range_of_vertices(ImageView<const int> vertex_of_pixel) {
 struct Zipper::Internals {
   std::vector<Tri> faces;
   std::vector<int> mirror;
-  std::vector<std::array<int, 3>> neighbors;  // face across the edge v_k -> v_k+1
-  std::vector<int> mirror_face;               // face of the mirrored corners, -1 for none
-  Csr faces_around;                           // faces of each vertex
+  ZipperTopology topology;
 
   int n_vertices() const { return static_cast<int>(mirror.size()); }
   int n_faces() const { return static_cast<int>(faces.size()); }
@@ -120,12 +69,9 @@ struct Zipper::Internals {
             const OtherEdges& other_edges) const;
 };
 
-Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
-    : internals_(std::make_unique<Internals>()) {
-  auto& in = *internals_;
-  in.faces.assign(faces.data, faces.data + faces.n);
-  in.mirror.assign(mirror.data, mirror.data + mirror.n);
+ZipperTopology zipper_topology(View<const Tri> faces, View<const int> mirror) {
   require_involution(mirror);
+  ZipperTopology in;
 
   std::unordered_map<std::uint64_t, int> face_of_edge;
   face_of_edge.reserve(3 * faces.n);
@@ -155,6 +101,15 @@ Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
     const Tri& g = faces[it->second];
     if (g.v0 == m2 || g.v1 == m2 || g.v2 == m2) in.mirror_face[f] = it->second;
   }
+  return in;
+}
+
+Zipper::Zipper(View<const Tri> faces, View<const int> mirror)
+    : internals_(std::make_unique<Internals>()) {
+  auto& in = *internals_;
+  in.topology = zipper_topology(faces, mirror);
+  in.faces.assign(faces.data, faces.data + faces.n);
+  in.mirror.assign(mirror.data, mirror.data + mirror.n);
 }
 
 Zipper::~Zipper() = default;
@@ -170,7 +125,7 @@ void Zipper::Internals::drop_islands(std::vector<std::uint8_t>& covered) const {
     island.assign(1, seed);
     seen[seed] = 1;
     for (std::size_t head = 0; head < island.size(); ++head)
-      for (const int g : neighbors[island[head]])
+      for (const int g : topology.neighbors[island[head]])
         if (g != kNone && covered[g] && !seen[g]) {
           seen[g] = 1;
           island.push_back(g);
@@ -187,8 +142,7 @@ std::vector<std::uint8_t> Zipper::Internals::densely_seen(const ZipperInput& inp
   for (int i = 0; i < input.triangle.width * input.triangle.height; ++i) {
     const int f = input.triangle[i];
     if (f < 0) continue;
-    constexpr int kHole = -1000;  // more than the pixels of any ring of faces make up for
-    pixels[f] += input.vertex_of_pixel[i] >= 0 ? 1 : kHole;
+    pixels[f] += pixel_weight(input.vertex_of_pixel[i]);
   }
   for (int f = 0; f < n_faces(); ++f)
     for (const int v : corners_of(faces[f])) around[v] += 2 * pixels[f] - 1;
@@ -205,7 +159,7 @@ std::vector<std::array<int, 3>> Zipper::Internals::border(
     if (!covered[f]) continue;
     const auto v = corners_of(faces[f]);
     for (int k = 0; k < 3; ++k)
-      if (const int g = neighbors[f][k]; g == kNone || !covered[g])
+      if (const int g = topology.neighbors[f][k]; g == kNone || !covered[g])
         edges.push_back({v[k], v[(k + 1) % 3], f});
   }
   return edges;
@@ -248,17 +202,9 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
     // clip: no cell may touch the border
     for (const auto& [from, to, face] : border_edges) {
       const PlanarPoint a = corners[from], b = corners[to];
-      const double m = kBorderMargin;
-      const auto cell_x = [](double x) { return int(std::floor((x - kSubPixel / 2) / kSubPixel)); };
-      const auto cell_y = [](double y) {
-        return int(std::floor((-y - kSubPixel / 2) / kSubPixel));
-      };
-      const int x0 = std::max(0, cell_x(std::min(a.x, b.x) - m));
-      const int x1 = std::min(width - 2, cell_x(std::max(a.x, b.x) + m));
-      const int y0 = std::max(0, cell_y(std::max(a.y, b.y) + m));
-      const int y1 = std::min(height - 2, cell_y(std::min(a.y, b.y) - m));
-      for (int y = y0; y <= y1; ++y)
-        for (int x = x0; x <= x1; ++x) {
+      const PixelBox box = cells_near(a, b, width, height);
+      for (int y = box.y0; y <= box.y1; ++y)
+        for (int x = box.x0; x <= box.x1; ++x) {
           auto& full = cell[y * width + x];
           if (!full) continue;
           const PlanarPoint lower_left = pixel_center(x, y + 1);
@@ -322,7 +268,7 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
       for (const int e : strip.broken_edges) {
         const int f = face_of_edge[e];
         covered[f] = 0;
-        for (const int g : neighbors[f])
+        for (const int g : topology.neighbors[f])
           if (g != kNone) covered[g] = 0;
       }
       continue;
@@ -358,15 +304,11 @@ Patch Zipper::Internals::sew(std::vector<std::uint8_t>& covered,
         if (!cell[y * width + x]) continue;
         const int d00 = input.vertex_of_pixel(x, y), d10 = input.vertex_of_pixel(x + 1, y);
         const int d01 = input.vertex_of_pixel(x, y + 1), d11 = input.vertex_of_pixel(x + 1, y + 1);
-        const Vec3 falling = input.dense[d00] - input.dense[d11];
-        const Vec3 rising = input.dense[d10] - input.dense[d01];
-        if (dot(falling, falling) <= dot(rising, rising)) {
-          patch.push_back({n + d00, n + d01, n + d11});
-          patch.push_back({n + d00, n + d11, n + d10});
-        } else {
-          patch.push_back({n + d00, n + d01, n + d10});
-          patch.push_back({n + d10, n + d01, n + d11});
-        }
+        for (const Tri& t : cell_triangles(n + d00, n + d10, n + d01, n + d11,
+                                           cut_falling(input.dense[d00], input.dense[d10],
+                                                       input.dense[d01], input.dense[d11]))
+                                .triangles)
+          patch.push_back(t);
       }
     return patch;
   }
@@ -399,21 +341,19 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   std::vector<std::uint8_t> usable(n, 0);
   for (int v = 0; v < n; ++v) {
     if (!input.observed[v] || !dense_around[v]) continue;
-    const SnappedVertex p = snap(input.camera, input.foundation_in_camera[v]);
-    usable[v] = p.x >= 0 && p.y >= 0 && p.x <= width * kSubPixel && p.y <= height * kSubPixel;
-    if (usable[v]) corners[v] = {p.x, -p.y};
+    usable[v] = corner_in_image(input.camera, input.foundation_in_camera[v], &corners[v]);
   }
   std::vector<std::uint8_t> covered(n_faces, 0);
   for (int f = 0; f < n_faces; ++f) {
     const auto [v0, v1, v2] = in.faces[f];
     if (!usable[v0] || !usable[v1] || !usable[v2]) continue;
-    const PlanarPoint a = corners[v0], b = corners[v1], c = corners[v2];
-    covered[f] = std::int64_t(b.x - a.x) * (c.y - a.y) > std::int64_t(b.y - a.y) * (c.x - a.x);
+    covered[f] = turns_left(corners[v0], corners[v1], corners[v2]);
   }
   const PixelRange range = range_of_vertices(input.vertex_of_pixel);
   const auto face_edges = [&](int v, const auto& stays, const auto& visit) {
-    for (int k = in.faces_around.offsets[v]; k < in.faces_around.offsets[v + 1]; ++k) {
-      const int f = in.faces_around.indices[k];
+    for (int k = in.topology.faces_around.offsets[v]; k < in.topology.faces_around.offsets[v + 1];
+         ++k) {
+      const int f = in.topology.faces_around.indices[k];
       if (!stays(f)) continue;
       const auto c = corners_of(in.faces[f]);
       for (int e = 0; e < 3; ++e) visit(c[e], c[(e + 1) % 3]);
@@ -427,7 +367,7 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   // sewn in the image plane of that mirror image
   std::vector<std::uint8_t> mirrored(n_faces, 0);
   for (int f = 0; f < n_faces; ++f) {
-    const int g = in.mirror_face[f];
+    const int g = in.topology.mirror_face[f];
     if (!covered[f] || g == kNone || covered[g]) continue;
     const auto [v0, v1, v2] = in.faces[g];
     mirrored[f] = input.recovered[v0] || input.recovered[v1] || input.recovered[v2];
@@ -447,7 +387,7 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
         const int v = in.mirror[image];
         const auto visit_image = [&](int a, int b) { visit(in.mirror[a], in.mirror[b]); };
         const auto stays = [&](int f) {
-          const int g = in.mirror_face[f];
+          const int g = in.topology.mirror_face[f];
           return !covered[f] && (g == kNone || !mirrored[g]);
         };
         face_edges(v, stays, visit_image);
@@ -459,7 +399,7 @@ ZipperedMesh Zipper::zip(const ZipperInput& input) const {
   std::vector<std::uint8_t> replaced(n_faces, 0);
   for (int f = 0; f < n_faces; ++f) {
     if (covered[f]) replaced[f] = 1;
-    if (mirrored[f]) replaced[in.mirror_face[f]] = 1;
+    if (mirrored[f]) replaced[in.topology.mirror_face[f]] = 1;
   }
   std::vector<int> sparse_id(n, kNone), dense_id(n_dense, kNone), reflected_id(n_dense, kNone);
   const auto use = [](int& id) { id = 0; };
