@@ -1,1 +1,250 @@
-// occlusion.cu
+// occlusion.cu — holes of a face as one grid program, and masks that follow from them.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+#include "extreme3d/cuda/components.h"
+#include "extreme3d/cuda/grid.h"
+#include "extreme3d/cuda/occlusion.h"
+
+namespace e3d::cuda {
+namespace {
+
+// Of a crop 500 px wide; the same as in occlusion.py.
+constexpr double kCropSize = 500.0;
+constexpr double kTrustMargin = 7.0;
+constexpr double kMinHole = 30.0;
+constexpr double kMinSeen = 1000.0;
+
+constexpr std::uint8_t kFar = 255;  // of `away`: no hole within reach
+
+// Chamfer distance with steps of 1, 1.4 and 2.1969 in 1/65536 px, as OpenCV's 5x5 mask has it.
+std::int64_t chamfer(std::int64_t x, std::int64_t y) {
+  constexpr std::int64_t kSide = 65536, kDiagonal = 91750, kKnight = 143976;
+  const std::int64_t a = std::max(x, y), b = std::min(x, y);
+  return 2 * b <= a ? b * kKnight + (a - 2 * b) * kSide
+                    : (a - b) * kKnight + (2 * b - a) * kDiagonal;
+}
+
+// Half the width of the disc of that radius, in each row from its middle on.
+std::vector<std::uint8_t> disc(double radius) {
+  const auto reach = [&](std::int64_t x, std::int64_t y) {
+    return static_cast<float>(chamfer(x, y) / 65536.0) <= static_cast<float>(radius);
+  };
+  std::vector<std::uint8_t> half_width;
+  for (int y = 0; reach(0, y); ++y) {
+    int x = 0;
+    while (reach(x + 1, y)) ++x;
+    half_width.push_back(static_cast<std::uint8_t>(x));
+  }
+  return half_width;
+}
+
+struct HoleProgram {
+  ImageView<const std::uint8_t> face_mask;
+  ImageView<const float> weight;
+  ImageView<std::uint8_t> hole;
+  View<double> stats;
+  Components parts;
+  View<std::uint8_t> away;              // px to the next large hidden part in the row
+  View<std::uint8_t> grown;             // near one
+  View<std::int32_t> any;               // (1,) whether there is one
+  View<const std::uint8_t> half_width;  // half widths
+  int min_hole, min_seen;               // px
+
+  __device__ bool hidden(int i) const { return weight[i] > 0.f && !face_mask[i]; }
+
+  // Distance along the row, as far as the disc reaches.
+  __device__ std::uint8_t row_distance(int i) const {
+    const int x = i % weight.width;
+    for (int d = 0; d <= half_width[0]; ++d) {
+      if (x >= d && is_large(parts, i - d, min_hole)) return static_cast<std::uint8_t>(d);
+      if (x + d < weight.width && is_large(parts, i + d, min_hole))
+        return static_cast<std::uint8_t>(d);
+    }
+    return kFar;
+  }
+
+  __device__ bool is_near(int i) const {
+    const int y = i / weight.width;
+    for (int d = 0; d < half_width.n; ++d) {
+      if (y >= d && away[i - d * weight.width] <= half_width[d]) return true;
+      if (y + d < weight.height && away[i + d * weight.width] <= half_width[d]) return true;
+    }
+    return false;
+  }
+
+  __device__ void run(Grid& grid) const {
+    const int n = weight.width * weight.height;
+    grid.for_each(n, [&](int i) {
+      if (i == 0) any[0] = 0;
+      start_labels(parts, i, [&](int k) { return hidden(k); });
+    });
+    const Sum3 face = grid.sum3(n, [&](int i) {
+      const double w = weight[i], lost = hidden(i) ? w : 0.0;
+      return Sum3{w, lost, lost > 0.0 ? 1.0 : 0.0};
+    });
+    if (face.z > 0.0) {
+      grid.for_each(n, [&](int i) { link_labels(parts, i, true); });
+      grid.sync();
+      grid.for_each(n, [&](int i) {
+        if (count_labels(parts, i, min_hole)) atomic_or(any.data, 1);
+      });
+      grid.sync();
+    }
+    Sum3 covered{0.0, 0.0, 0.0};
+    if (any[0]) {
+      grid.for_each(n, [&](int i) { away[i] = row_distance(i); });
+      grid.sync();
+      grid.for_each(n, [&](int i) { grown[i] = weight[i] > 0.f && is_near(i); });
+      grid.sync();
+      grid.for_each(n, [&](int i) {
+        start_labels(parts, i, [&](int k) { return weight[k] > 0.f && !grown[k]; });
+      });
+      grid.sync();
+      grid.for_each(n, [&](int i) { link_labels(parts, i, false); });
+      grid.sync();
+      grid.for_each(n, [&](int i) { count_labels(parts, i, min_seen); });
+      grid.sync();
+      covered = grid.sum3(n, [&](int i) {
+        hole[i] = weight[i] > 0.f && !is_large(parts, i, min_seen);
+        return hole[i] ? Sum3{weight[i], 1.0, 0.0} : Sum3{0.0, 0.0, 0.0};
+      });
+    } else {
+      grid.for_each(n, [&](int i) { hole[i] = 0; });
+    }
+    grid.for_each(1, [&](int) {
+      stats[0] = face.x > 0.0 ? face.y / face.x : 0.0;
+      stats[1] = covered.y;
+      stats[2] = covered.x / (face.x > 1.0 ? face.x : 1.0);
+    });
+  }
+};
+
+E3D_KERNEL bounding_box_kernel(ImageView<const std::uint8_t> mask, View<std::int32_t> box) {
+  const int i = thread_index();
+  if (i >= mask.width * mask.height || !mask[i]) return;
+  const int x = i % mask.width, y = i / mask.width;
+  // the mask's edges alone, and of those only what widens the box: few atomics
+  const auto widen = [&](int k, std::int32_t to) {
+    if (to < box[k]) atomic_min(&box[k], to);
+  };
+  if (x == 0 || !mask[i - 1]) widen(0, x);
+  if (y == 0 || !mask[i - mask.width]) widen(1, y);
+  if (x + 1 == mask.width || !mask[i + 1]) widen(2, -x);
+  if (y + 1 == mask.height || !mask[i + mask.width]) widen(3, -y);
+}
+
+E3D_KERNEL cover_masks_kernel(ImageView<const std::uint8_t> face_mask,
+                              ImageView<const std::uint8_t> in_photo, ImageView<const float> weight,
+                              ImageView<const std::uint8_t> hole, bool ignored,
+                              ImageView<std::uint8_t> filled, ImageView<std::uint8_t> uncovered) {
+  const int i = thread_index();
+  if (i >= weight.width * weight.height) return;
+  const bool lost = hole[i] || (!in_photo[i] && weight[i] > 0.f);
+  filled[i] = lost;
+  uncovered[i] = ignored ? in_photo[i] : face_mask[i] && !lost;
+}
+
+E3D_KERNEL vertex_pixels_kernel(View<const float> pinhole, int width, int height,
+                                View<const Vec3> vertices, View<std::int32_t> pixel) {
+  const int v = thread_index();
+  if (v >= vertices.n) return;
+  const Vec3 p = vertices[v];
+  const float x = p.x / p.z * pinhole[0] + pinhole[2], y = p.y / p.z * pinhole[1] + pinhole[3];
+  const bool inside = x >= 0.f && y >= 0.f && x < float(width) && y < float(height);
+  pixel[v] = inside ? static_cast<int>(y) * width + static_cast<int>(x) : -1;
+}
+
+E3D_HD inline bool mask_at(ImageView<const std::uint8_t> mask, std::int32_t pixel) {
+  return pixel >= 0 && mask[pixel];
+}
+
+E3D_KERNEL at_vertices_kernel(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel,
+                              View<std::uint8_t> out) {
+  const int v = thread_index();
+  if (v < out.n) out[v] = mask_at(mask, pixel[v]);
+}
+
+E3D_KERNEL shown_vertices_kernel(ImageView<const std::uint8_t> uncovered,
+                                 View<const std::int32_t> pixel, View<const std::uint8_t> visible,
+                                 View<const std::uint8_t> face_region, View<std::uint8_t> out) {
+  const int v = thread_index();
+  if (v < out.n) out[v] = visible[v] && face_region[v] && mask_at(uncovered, pixel[v]);
+}
+
+}  // namespace
+
+struct HoleFinder::Internals {
+  int width, height, min_hole, min_seen;
+  DeviceArray<std::int32_t> label, size, any;
+  DeviceArray<std::uint8_t> away, grown, half_width;
+  GridScratch scratch;
+};
+
+HoleFinder::HoleFinder(int width, int height) {
+  if (width < 1 || height < 1) throw std::invalid_argument("a crop has at least one pixel");
+  const double scale = width / kCropSize;
+  const std::vector<std::uint8_t> half_width = disc(std::min(kTrustMargin * scale, kFar - 1.0));
+  const auto pixels = [&](double at_500) {
+    return static_cast<int>(std::min(std::ceil(at_500 * scale * scale), 2147483647.0));
+  };
+  const std::size_t n = static_cast<std::size_t>(width) * height;
+  using Labels = DeviceArray<std::int32_t>;
+  using Mask = DeviceArray<std::uint8_t>;
+  in_.reset(new Internals{width, height, pixels(kMinHole), pixels(kMinSeen), Labels(n), Labels(n),
+                          Labels(1), Mask(n), Mask(n), Mask(half_width), GridScratch()});
+}
+
+HoleFinder::~HoleFinder() = default;
+
+int HoleFinder::width() const { return in_->width; }
+int HoleFinder::height() const { return in_->height; }
+
+void HoleFinder::find(ImageView<const std::uint8_t> face_mask, ImageView<const float> weight,
+                      ImageView<std::uint8_t> hole, View<double> stats, Stream s) const {
+  const Components parts{in_->width, in_->height, in_->label.view(), in_->size.view()};
+  const HoleProgram program{face_mask,
+                            weight,
+                            hole,
+                            stats,
+                            parts,
+                            in_->away.view(),
+                            in_->grown.view(),
+                            in_->any.view(),
+                            in_->half_width.cview(),
+                            in_->min_hole,
+                            in_->min_seen};
+  launch_grid(program, in_->width * in_->height, in_->scratch, s);
+}
+
+void bounding_box(ImageView<const std::uint8_t> mask, View<std::int32_t> box, Stream s) {
+  fill_bytes(box, 0x7f, s);
+  launch(bounding_box_kernel, mask.width * mask.height, s, mask, box);
+}
+
+void cover_masks(ImageView<const std::uint8_t> face_mask, ImageView<const std::uint8_t> in_photo,
+                 ImageView<const float> weight, ImageView<const std::uint8_t> hole, bool ignored,
+                 ImageView<std::uint8_t> filled, ImageView<std::uint8_t> uncovered, Stream s) {
+  launch(cover_masks_kernel, weight.width * weight.height, s, face_mask, in_photo, weight, hole,
+         ignored, filled, uncovered);
+}
+
+void vertex_pixels(View<const float> pinhole, int width, int height,
+                   View<const Vec3> vertices_in_camera, View<std::int32_t> pixel, Stream s) {
+  launch(vertex_pixels_kernel, pixel.n, s, pinhole, width, height, vertices_in_camera, pixel);
+}
+
+void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel,
+                 View<std::uint8_t> out, Stream s) {
+  launch(at_vertices_kernel, out.n, s, mask, pixel, out);
+}
+
+void shown_vertices(ImageView<const std::uint8_t> uncovered, View<const std::int32_t> pixel,
+                    View<const std::uint8_t> visible, View<const std::uint8_t> face_region,
+                    View<std::uint8_t> out, Stream s) {
+  launch(shown_vertices_kernel, out.n, s, uncovered, pixel, visible, face_region, out);
+}
+
+}  // namespace e3d::cuda

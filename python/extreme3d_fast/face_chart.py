@@ -39,6 +39,8 @@ class FaceChart:
 
     Attributes:
         place: (V, 2) float32, px of the chart of each vertex of the skin, pixel centres at +0.5.
+        raster: what the chart's pixels see of the skin.
+        faces: (F, 3) int32, the skin's.
     """
 
     def __init__(self, model: HeadModel) -> None:
@@ -52,7 +54,7 @@ class FaceChart:
             ]
         )
         self.place: Float32 = place.astype(np.float32)
-        self._faces = model.faces
+        self.faces = model.faces
         # Seen by a camera for which each vertex lies at its place, the outermost skin in front.
         camera = Camera(_FOCAL, _FOCAL, width / 2, height / 2, width, height)
         depth = _DISTANCE - np.hypot(x, z)
@@ -60,7 +62,7 @@ class FaceChart:
         in_camera = np.column_stack([ray * depth[:, None], depth])
         # the back of the head would be drawn across the cut
         in_camera[z < 0] = np.nan
-        self._raster = rasterize(in_camera.astype(np.float32), model.faces, camera)
+        self.raster = rasterize(in_camera.astype(np.float32), model.faces, camera)
 
     def unroll(
         self,
@@ -98,7 +100,7 @@ class FaceChart:
         return _continued(values, seen), seen
 
     def _of_vertices(self, values: Float32) -> Float32:
-        return interpolate(self._raster, values, self._faces)
+        return interpolate(self.raster, values, self.faces)
 
 
 def _blurred(image: Float32) -> Float32:

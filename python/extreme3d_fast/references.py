@@ -33,7 +33,7 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.face_chart import CHART_SHAPE
 
-__all__ = ["Reference", "ReferenceFace", "ReferenceSet", "ReferenceWriter"]
+__all__ = ["STORED_RELIEF", "Reference", "ReferenceFace", "ReferenceSet", "ReferenceWriter"]
 
 Float64 = npt.NDArray[np.float64]
 
@@ -46,6 +46,16 @@ _QUALITY = 90  # of JPEG: 4 KB a map, 0.010 mm RMS
 _LANDMARK_STEP = 1 / 32  # px
 _LEAF = 256  # references that share a ball of viewpoints in the search
 _ROUNDING = 2e-3  # radians that an angle may be off whose cosine is float32
+
+#: Relief with its map decoded: levels, mm of level 0, mm a level, a bit for each block that is seen.
+STORED_RELIEF = np.dtype(
+    {
+        "names": ["level", "zero", "step", "seen"],
+        "formats": [("u1", CHART_SHAPE), "<f4", "<f4", ("u1", _SEEN_BYTES)],
+        "itemsize": -(-(math.prod(CHART_SHAPE) + 8 + _SEEN_BYTES) // 16) * 16,
+    },
+    align=True,
+)
 
 # What a damaged or hostile file may ask for at most.
 _MAX_METADATA = 1 << 16  # bytes
@@ -241,14 +251,34 @@ class ReferenceSet:
         except ValueError as error:
             raise self._invalid(f"face {index}: {error}") from error
 
+    def stored_relief(self, index: int) -> npt.NDArray[Any]:
+        """`relief` as it is stored, for where many are kept: a record of dtype `STORED_RELIEF`.
+
+        Raises:
+            IndexError: no such face.
+            InvalidModelFile: its entry or its map is damaged.
+        """
+        row = self._faces[self._checked(index)]
+        record = np.zeros((), STORED_RELIEF)
+        try:
+            record["level"], record["zero"], record["step"] = self._levels(row)
+        except ValueError as error:
+            raise self._invalid(f"face {index}: {error}") from error
+        record["seen"] = row["seen"]
+        return record
+
     def _relief(self, row: Any) -> tuple[Float32, npt.NDArray[np.bool_]]:
-        zero, step = row["levels"].tolist()
-        if not (abs(zero) <= _MAX_MM and 0 < step <= _MAX_MM):  # NaN fails too
-            raise ValueError("levels of the bump map")
-        bump = _decode(self._blob(row)).astype(np.float32)
+        levels, zero, step = self._levels(row)
+        bump = levels.astype(np.float32)
         bump *= np.float32(step)
         bump += np.float32(zero)
         return bump, _unpacked(row["seen"])
+
+    def _levels(self, row: Any) -> tuple[UInt8, float, float]:
+        zero, step = row["levels"].tolist()
+        if not (abs(zero) <= _MAX_MM and 0 < step <= _MAX_MM):  # NaN fails too
+            raise ValueError("levels of the bump map")
+        return _decode(self._blob(row)), zero, step
 
     def copy(self, index: int, writer: ReferenceWriter) -> int:
         """Adds a face to a file that is being written, as it is stored here.
