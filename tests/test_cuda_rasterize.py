@@ -44,7 +44,7 @@ def head(portrait: npt.NDArray[np.uint8]) -> View:
     skin = model.vertices(foundation.identity, foundation.expression)[: model.skin_vertex_count]
     pose = foundation.camera_from_head
     normals = rotate_vectors(pose, vertex_normals(skin, model.faces))
-    return View(transform_points(pose, skin), normals, model.faces.copy(), foundation.camera)
+    return View(transform_points(pose, skin), normals, model.faces, foundation.camera)
 
 
 @pytest.fixture(scope="module")
