@@ -1,4 +1,6 @@
 // head_model.cu — mean + basis products, a thread a coordinate, then sparse rows level by level.
+#include <algorithm>
+
 #include "extreme3d/cuda/head_model.h"
 
 namespace e3d::cuda {
@@ -14,10 +16,10 @@ E3D_HD inline float add_components(float sum, View<const float> coefficients,
   for (int begin = 0; begin < coefficients.n; begin += kBatch) {
     float coefficient[kBatch], component[kBatch];
     for (int j = 0; j < kBatch; ++j) {
-      const int k = begin + j;
-      const bool present = k < coefficients.n;
-      coefficient[j] = present ? coefficients[k] : 0.f;
-      component[j] = present ? components[k * n + i] : 0.f;
+      const int k = std::min(begin + j, coefficients.n - 1);  // no branch between the reads
+      coefficient[j] = coefficients[k];
+      component[j] = components[k * n + i];
+      if (begin + j > k) coefficient[j] = 0.f;
     }
     for (int j = 0; j < kBatch; ++j) sum = std::fma(coefficient[j], component[j], sum);
   }

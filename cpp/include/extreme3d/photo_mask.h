@@ -1,8 +1,10 @@
 // photo_mask.h — which pixels of a crop the photo has, from where the photo's corners lie in it.
 //
-// Pixel for pixel what OpenCV's fillConvexPoly makes of the outline, boundary lines included,
-// eroded by 3 × 3: the outermost ring blends with the padding. So the shape of the rounding is
-// OpenCV's: corners in 1/16 px, lines in 1/65536 px, pixel centres at integers.
+// What OpenCV's fillConvexPoly makes of the outline, boundary lines included, eroded by 3 × 3,
+// since the outermost ring blends with the padding. So the shape of the rounding is OpenCV's:
+// corners in 1/16 px, lines in 1/65536 px, pixel centres at integers. One in a thousand crops
+// differs, in some ten pixels: where a corner lies just above the crop, OpenCV leaves gaps in the
+// first row.
 #pragma once
 
 #include <algorithm>

@@ -28,7 +28,10 @@ inline constexpr int kMaxGridBlocks = 256;
 // What a grid needs in device memory between its blocks; one for each stream in use.
 class GridScratch {
  public:
-  GridScratch() : partials_(2 * kMaxGridBlocks), barrier_(2) { reset(nullptr); }
+  GridScratch() : partials_(2 * kMaxGridBlocks), barrier_(2) {
+    reset(nullptr);
+    wait(nullptr);  // other streams do not wait for the default one
+  }
   void reset(Stream stream) const { fill_bytes(barrier_.view(), 0, stream); }
   Sum3* partials() const { return partials_.data(); }
   unsigned* barrier() const { return barrier_.data(); }
