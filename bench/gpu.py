@@ -52,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
             "latency": latency(options.device, photos, options.repeat),
             "parity": parity(options.device, photos),
             "throughput": {
-                str(n): throughput(options.device, photos, options.repeat, n)
-                for n in options.lanes
+                str(n): throughput(options.device, photos, options.repeat, n) for n in options.lanes
             },
         }
     except DeviceUnavailable as error:
@@ -205,7 +204,9 @@ def table(report: Mapping[str, Any]) -> str:
             f"{lanes} lanes: {row['faces_per_s']} faces/s, {row['gpu_memory_mb']} MB of the GPU"
         )
     median = report["parity"]["median"]
-    lines.append("against the CPU, median photo: " + ", ".join(f"{k} {v}" for k, v in median.items()))
+    lines.append(
+        "against the CPU, median photo: " + ", ".join(f"{k} {v}" for k, v in median.items())
+    )
     lines.append(f"networks: {report['latency']['runtime']}")
     lines.append(f"{gpu['name']}; {about['cpu']}, {about['cores']} cores, load {about['load']}")
     return "\n".join(lines)

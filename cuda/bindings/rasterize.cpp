@@ -115,6 +115,16 @@ void bind_rasterize(nb::module_& m) {
                    stream(s));
       },
       "corners"_array, "rows"_array, "out"_array, "stream"_a = 0);
+  m.attr("DEPTH_BINS") = kDepthBins;
+  m.def(
+      "depth_histogram",
+      [](const Array<const float>& weight, const Array<const float>& depth,
+         const Array<std::int32_t>& out, std::uintptr_t s) {
+        const auto z = image(depth, "depth");
+        depth_histogram(image(weight, "weight", z.height, z.width), z, view(out, "out", kDepthBins),
+                        stream(s));
+      },
+      "weight"_array, "depth"_array, "out"_array, "stream"_a = 0);
   nb::class_<MapReductions>(m, "MapReductions")
       .def(nb::init<>())
       .def(

@@ -230,6 +230,20 @@ struct WeightProgram {
   }
 };
 
+// Floats of an octave are evenly spaced, and positive ones sort as integers.
+E3D_HD inline int depth_bin(float depth) {
+  constexpr int kFirst = 0x42800000 >> 12;  // of 64 mm
+  const int bin = static_cast<int>(depth_key(depth, 0) >> 44) - kFirst;
+  return bin < 0 ? 0 : bin < kDepthBins ? bin : kDepthBins - 1;
+}
+
+E3D_KERNEL depth_histogram_kernel(ImageView<const float> weight, ImageView<const float> depth,
+                                  View<std::int32_t> out) {
+  const int i = thread_index();
+  if (i >= depth.width * depth.height || !(weight[i] > 0.f) || !std::isfinite(depth[i])) return;
+  atomic_add(&out[depth_bin(depth[i])], 1);
+}
+
 }  // namespace
 
 Rasterizer::Rasterizer(int max_vertices, int max_faces, int width, int height)
@@ -308,6 +322,12 @@ void MapReductions::mask_box(ImageView<const std::uint8_t> mask, View<std::int32
 void MapReductions::weight_sums(ImageView<const float> weight, ImageView<const std::uint8_t> mask,
                                 View<double> out, Stream s) const {
   launch_grid(WeightProgram{weight, mask, out}, weight.width * weight.height, internals_->grid, s);
+}
+
+void depth_histogram(ImageView<const float> weight, ImageView<const float> depth,
+                     View<std::int32_t> out, Stream s) {
+  fill_bytes(out, 0, s);
+  launch(depth_histogram_kernel, depth.width * depth.height, s, weight, depth, out);
 }
 
 }  // namespace e3d::cuda

@@ -37,8 +37,10 @@ _TUKEY = 3.0
 LIGHT_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
+# px; of a smaller face nothing can be said.
+LEAST_FACE = 8
 # A face is 165 mm high: 4 to 16,000 pixels.
-_LEAST_MM_PER_PIXEL, _MOST_MM_PER_PIXEL = 0.01, 40.0
+LEAST_MM_PER_PIXEL, MOST_MM_PER_PIXEL = 0.01, 40.0
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ def face_window(
     """
     face = (weight > 0) & np.isfinite(depth)
     rows, columns = np.flatnonzero(face.any(axis=1)), np.flatnonzero(face.any(axis=0))
-    if len(rows) < 8 or len(columns) < 8:
+    if min(len(rows), len(columns)) < LEAST_FACE:
         return None
     mm = float(np.median(depth[face][::7])) / camera.fx
-    if not _LEAST_MM_PER_PIXEL < mm < _MOST_MM_PER_PIXEL:
+    if not LEAST_MM_PER_PIXEL < mm < MOST_MM_PER_PIXEL:
         raise ValueError(f"`depth` should be mm, gives a pixel of {mm:.2g} mm")
     pad = int(np.ceil(margin / mm))
     height, width = weight.shape

@@ -21,9 +21,17 @@ from extreme3d_fast._shading import check_photo, f32, face_window, foundation_no
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.photo_network import ASSETS
-from extreme3d_fast.session import Session
+from extreme3d_fast.session import Network, Session
 
-__all__ = ["FACE_SHOWN", "MAX_BUMP", "BumpEstimate", "BumpNetwork"]
+__all__ = [
+    "CROP_SIZE",
+    "FACE_SHOWN",
+    "MAX_BUMP",
+    "BumpContract",
+    "BumpEstimate",
+    "BumpNetwork",
+    "MapWindow",
+]
 
 #: mm: relief beyond this belongs to the foundation, and no network learned it.
 MAX_BUMP = 6.0
@@ -47,12 +55,80 @@ class BumpEstimate(NamedTuple):
     face_probability: Float32  #: (S, S) in [0, 1]: the pixel shows the face; 0 off the face
 
 
-class _Window(NamedTuple):
+class MapWindow(NamedTuple):
     """A part of the map, which may reach beyond the crop."""
 
-    shape: tuple[int, int]
-    in_crop: tuple[slice, slice]  # its pixels that the 500 px crop has
-    inside: tuple[slice, slice]  # where they lie in the window
+    shape: tuple[int, int]  #: height and width
+    in_crop: tuple[slice, slice]  #: its pixels that the 500 px crop has
+    inside: tuple[slice, slice]  #: where they lie in the window
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of its first pixel in the crop; may be negative."""
+        row, column = (c.start - i.start for c, i in zip(self.in_crop, self.inside, strict=True))
+        return row, column
+
+
+class BumpContract:
+    """What the file of a bump network has to say, checked.
+
+    Args:
+        network: the network.
+
+    Raises:
+        InvalidModelFile: it is another network.
+
+    Attributes:
+        channels: that the network sees: 3 is RGB, 5 is RGB and normals.
+        name: name and version, as its file says.
+        stride: windows are multiples of this, px.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.channels = self._integer("channels", None)
+        self.name = "{name} {version}".format(**network.metadata)
+        self.stride = self._integer("stride", _STRIDE)
+        self._check_preparation()
+        network.expect(
+            inputs={"image": (1, self.channels, None, None)},
+            outputs={"bump": (1, 1, None, None), "mask": (1, 1, None, None)},
+        )
+
+    def window(self, rows: slice, columns: slice) -> MapWindow:
+        """Part of the map that holds a box of the 500 px crop with context."""
+        (height, crop_rows, inside_rows), (width, crop_columns, inside_columns) = (
+            _interval(box.start, box.stop, self.stride) for box in (rows, columns)
+        )
+        return MapWindow((height, width), (crop_rows, crop_columns), (inside_rows, inside_columns))
+
+    def _integer(self, key: str, default: int | None) -> int:
+        text = self._network.metadata.get(key, "" if default is None else str(default))
+        allowed = (
+            (_RGB, _RGB_AND_NORMALS)
+            if key == "channels"
+            else tuple(n for n in range(1, MAP_SIZE + 1) if MAP_SIZE % n == 0)
+        )
+        if not (text.isascii() and text.isdigit() and int(text) in allowed):
+            raise InvalidModelFile(
+                f"path: {self._network.path}: expected metadata {key} in {allowed}, "
+                f"it has {text or 'none'}"
+            )
+        return int(text)
+
+    def _check_preparation(self) -> None:
+        have = {key: self._network.metadata[key] for key in ("colour_order", *_PREPARATION)}
+        try:
+            fits = have["colour_order"] == "RGB" and all(
+                float(have[key]) == value for key, value in _PREPARATION.items()
+            )
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InvalidModelFile(
+                f"path: {self._network.path}: expected metadata "
+                f"{ {'colour_order': 'RGB', **_PREPARATION} }, it has {have}"
+            )
 
 
 class BumpNetwork:
@@ -75,17 +151,9 @@ class BumpNetwork:
     def __init__(self, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> None:
         source = ASSETS / "bump.onnx" if path is None else os.fspath(path)
         self._session = Session(source, threads=threads)
-        #: Channels that the network sees: 3 is RGB, 5 is RGB and normals.
-        self.channels = self._integer("channels", None)
+        self._contract = BumpContract(self._session)
         #: Name and version, as its file says.
-        self.name = "{name} {version}".format(**self._session.metadata)
-        #: Windows are multiples of this, px.
-        self.stride = self._integer("stride", _STRIDE)
-        self._check_preparation()
-        self._session.expect(
-            inputs={"image": (1, self.channels, None, None)},
-            outputs={"bump": (1, 1, None, None), "mask": (1, 1, None, None)},
-        )
+        self.name = self._contract.name
 
     def estimate(
         self, image: npt.ArrayLike, weight: npt.ArrayLike, depth: npt.ArrayLike, camera: Camera
@@ -115,7 +183,7 @@ class BumpNetwork:
         face = face_window(small_w, z, replace(camera, fx=camera.fx * CROP_SIZE / size), 0.0)
         if face is None:
             return BumpEstimate(*np.zeros((2, size, size), np.float32))
-        window = _window(face.rows, face.columns, self.stride)
+        window = self._contract.window(face.rows, face.columns)
         out = self._session.run({"image": self._input(rgb, z, face.mm_per_pixel, window)})
         shape = (1, 1, *window.shape)
         for name, answer in out.items():
@@ -131,43 +199,17 @@ class BumpNetwork:
         face_probability[~_without_openings(w > 0)] = 0
         return BumpEstimate(bump, face_probability)
 
-    def _integer(self, key: str, default: int | None) -> int:
-        text = self._session.metadata.get(key, "" if default is None else str(default))
-        allowed = (
-            (_RGB, _RGB_AND_NORMALS)
-            if key == "channels"
-            else tuple(n for n in range(1, MAP_SIZE + 1) if MAP_SIZE % n == 0)
-        )
-        if not (text.isascii() and text.isdigit() and int(text) in allowed):
-            raise InvalidModelFile(
-                f"path: {self._session.path}: expected metadata {key} in {allowed}, "
-                f"it has {text or 'none'}"
-            )
-        return int(text)
-
-    def _check_preparation(self) -> None:
-        have = {key: self._session.metadata[key] for key in ("colour_order", *_PREPARATION)}
-        try:
-            fits = have["colour_order"] == "RGB" and all(
-                float(have[key]) == value for key, value in _PREPARATION.items()
-            )
-        except ValueError:
-            fits = False
-        if not fits:
-            raise InvalidModelFile(
-                f"path: {self._session.path}: expected metadata "
-                f"{ {'colour_order': 'RGB', **_PREPARATION} }, it has {have}"
-            )
-
-    def _input(self, image: UInt8, depth: Float32, mm_per_pixel: float, window: _Window) -> Float32:
+    def _input(
+        self, image: UInt8, depth: Float32, mm_per_pixel: float, window: MapWindow
+    ) -> Float32:
         """(1, C, h, w): what the network sees of a 500 px crop."""
         cut = window.in_crop
-        seen = np.zeros((1, self.channels, *window.shape), np.float32)
+        seen = np.zeros((1, self._contract.channels, *window.shape), np.float32)
         inside = seen[0][:, window.inside[0], window.inside[1]]
         for channel, plane in enumerate(cv2.split(image[cut])):
             np.multiply(plane, np.float32(1 / 127.5), out=inside[channel], dtype=np.float32)
         inside[:3] -= np.float32(1)
-        if self.channels == _RGB_AND_NORMALS:
+        if self._contract.channels == _RGB_AND_NORMALS:
             z = np.ascontiguousarray(depth[cut])
             nx, ny, _ = foundation_normals(z, mm_per_pixel)
             shown = np.isfinite(z)
@@ -202,14 +244,6 @@ def _interpolation(size: int, new: int) -> int:
     return int(cv2.INTER_AREA if new < size else cv2.INTER_LINEAR)
 
 
-def _window(rows: slice, columns: slice, stride: int) -> _Window:
-    """Part of the map that holds a box of the crop with context, in multiples of `stride`."""
-    (height, crop_rows, inside_rows), (width, crop_columns, inside_columns) = (
-        _interval(box.start, box.stop, stride) for box in (rows, columns)
-    )
-    return _Window((height, width), (crop_rows, crop_columns), (inside_rows, inside_columns))
-
-
 def _interval(start: int, stop: int, stride: int) -> tuple[int, slice, slice]:
     """Length of an interval of the map, its pixels that the crop has, and where it has them."""
     low = max(start + OFFSET - _CONTEXT, 0)
@@ -221,7 +255,7 @@ def _interval(start: int, stop: int, stride: int) -> tuple[int, slice, slice]:
     return length, crop, slice(crop.start + into, crop.stop + into)
 
 
-def _in_crop(answer: Float32, window: _Window, size: int) -> Float32:
+def _in_crop(answer: Float32, window: MapWindow, size: int) -> Float32:
     """A map of the window in its place in a crop of any size, 0 elsewhere."""
     out = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
     out[window.in_crop] = answer[window.inside]

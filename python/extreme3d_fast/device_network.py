@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from extreme3d_fast.device import Device, DeviceArray
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
-from extreme3d_fast.photo_network import normalised
 from extreme3d_fast.session import Session
 
 __all__ = ["DeviceNetwork", "NetworkRunner", "PhotosOnDevice"]
@@ -89,7 +88,9 @@ class NetworkRunner:
         """Enqueues one run on arrays of `buffers`."""
         device = self._device
         if isinstance(self.session, DeviceSession):
-            self.session.run(_tensors(device, feeds), _tensors(device, outputs), stream=device.stream)
+            self.session.run(
+                _tensors(device, feeds), _tensors(device, outputs), stream=device.stream
+            )
             return
         answers = self.session.run({name: device.get(array) for name, array in feeds.items()})
         for name, array in outputs.items():
@@ -115,6 +116,7 @@ class DeviceNetwork:
     ) -> None:
         self._device, self._photos, self._warper = device, photos, warper
         self._runner = NetworkRunner(device, session)
+        self._matrices = device.empty((warper.max_squares, 3, 3), "float64")
         self.path: Path = session.path
         self.metadata: dict[str, str] = session.metadata
         self.inputs: dict[str, tuple[int | None, ...]] = session.inputs
@@ -125,21 +127,25 @@ class DeviceNetwork:
         """Runs the network on arrays of the host; see `Session.run`."""
         inputs, outputs = self._runner.buffers({name: a.shape for name, a in feeds.items()})
         for name, array in feeds.items():
-            self._device.ops.upload(
-                np.ascontiguousarray(array), inputs[name], self._device.stream
-            )
+            self._device.ops.upload(np.ascontiguousarray(array), inputs[name], self._device.stream)
         return self._answers(inputs, outputs)
 
-    def look(self, photo: UInt8, out_from_photo: Sequence[Float64], size: int) -> dict[str, Float32]:
+    def look(
+        self, photo: UInt8, out_from_photo: Sequence[Float64], size: int
+    ) -> dict[str, Float32]:
         """See `PhotoNetwork.look`."""
         inputs, outputs = self._runner.buffers({"image": (len(out_from_photo), size, size, 3)})
-        self._warper.squares(
+        matrices = np.stack(out_from_photo)
+        on_device = self._device.ops.slice(self._matrices, 0, len(matrices))
+        self._device.ops.upload(matrices, on_device, self._device.stream)
+        self._warper.warp(
             self._photos.get(photo),
-            np.stack(out_from_photo),
-            float(self.metadata["mean"]),
-            float(self.metadata["std"]),
-            inputs["image"],
-            self._device.stream,
+            on_device,
+            size,
+            inputs=inputs["image"],
+            mean=float(self.metadata["mean"]),
+            std=float(self.metadata["std"]),
+            stream=self._device.stream,
         )
         return self._answers(inputs, outputs)
 

@@ -59,6 +59,9 @@ class Lane(Protocol):
     def estimator(self) -> FoundationEstimator:
         """Finds faces and their foundations."""
 
+    def begin(self) -> None:
+        """Before another photo."""
+
     def reconstruct(
         self,
         photo: npt.NDArray[np.uint8],
@@ -76,9 +79,7 @@ class Lane(Protocol):
         """
 
 
-def timed_into(
-    timings: dict[str, float], name: str, function: Callable[P, T]
-) -> Callable[P, T]:
+def timed_into(timings: dict[str, float], name: str, function: Callable[P, T]) -> Callable[P, T]:
     """`function`, its run time in ms written to `timings`."""
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -19,12 +19,14 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.dense import compose_depth, dense_mesh
+from extreme3d_fast.device_pipeline import device_lanes
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
 from extreme3d_fast.face import Face, Provenance
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer
 from extreme3d_fast.head_model import HeadModel
+from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.lane import (
     DEPTH_TOLERANCE,
     MAX_COLOR_DETAIL,
@@ -37,8 +39,6 @@ from extreme3d_fast.lane import (
     warn_of_occlusion,
     warn_of_view,
 )
-from extreme3d_fast.device_pipeline import device_lanes
-from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.mesh import (
     Csr,
     erode_mask,
@@ -315,6 +315,7 @@ class Reconstructor:
         """A lane that nobody else works in."""
         lane = self._lanes.get()
         try:
+            lane.begin()
             yield lane
         finally:
             self._lanes.put(lane)
@@ -583,6 +584,9 @@ class _HostLane:
     @property
     def estimator(self) -> FoundationEstimator:
         return self._owner._estimator
+
+    def begin(self) -> None:
+        pass
 
     def reconstruct(
         self,

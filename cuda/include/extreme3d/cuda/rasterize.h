@@ -61,6 +61,14 @@ void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pi
 // a row of the crop; out: 1 where the photo has the pixel and its neighbours.
 void photo_mask(View<const double> corners, View<Span> rows, ImageView<std::uint8_t> out, Stream s);
 
+// Bins of a histogram of depths from 64 to 4096 mm: 2048 an octave, so that a bin's middle is
+// within 1/4096 of what is in it. What lies beyond is in the first and last bin.
+inline constexpr int kDepthBins = 6 * 2048;
+
+// out (kDepthBins,): number of the pixels with a weight and a finite depth in each bin.
+void depth_histogram(ImageView<const float> weight, ImageView<const float> depth,
+                     View<std::int32_t> out, Stream s);
+
 // Boxes and sums of maps; owns what a grid of threads needs.
 class MapReductions {
  public:
