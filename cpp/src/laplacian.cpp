@@ -66,12 +66,8 @@ std::vector<float> cotangent_weights(const EdgeRows& edges, View<const Vec3> x,
   parallel_for(rows.n, threads, kGrain, [&](int begin, int end) {
     for (int r = begin; r < end; ++r) {
       const int i = rows[r];
-      for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
-        const int o0 = edges.opposite0[e], o1 = edges.opposite1[e];
-        // the same floating-point operations in both directions of an edge: symmetric to the bit
-        const int a = std::min(i, edges.neighbors[e]), b = std::max(i, edges.neighbors[e]);
-        weights[e] = cotangent_weight(x[a], x[b], &x[o0], o1 >= 0 ? &x[o1] : nullptr);
-      }
+      for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
+        weights[e] = edge_weight(x, i, edges.neighbors[e], edges.opposite0[e], edges.opposite1[e]);
     }
   });
   return weights;

@@ -79,12 +79,11 @@ std::vector<std::uint8_t> reachable_unknowns(const EdgeRows& edges,
   return reached;
 }
 
-// Vertices with a true mirror image. A vertex that is its own image is one of the plane of symmetry
-// only if its neighbours are images of each other; tables of meshes that are not quite symmetric
-// (Basel's) use the same entry for vertices that found no partner.
-std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, const std::vector<int>& mirror) {
-  std::vector<std::uint8_t> paired(mirror.size(), 1);
-  for (int i = 0; i < edges.n_vertices(); ++i) {
+}  // namespace
+
+std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, View<const int> mirror) {
+  std::vector<std::uint8_t> paired(mirror.n, 1);
+  for (int i = 0; i < mirror.n; ++i) {
     if (mirror[i] != i) continue;
     const auto begin = edges.neighbors.begin() + edges.offsets[i];
     const auto end = edges.neighbors.begin() + edges.offsets[i + 1];
@@ -94,8 +93,6 @@ std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, const std::vect
   }
   return paired;
 }
-
-}  // namespace
 
 struct SoftSymmetrySolver::Internals {
   EdgeRows edges;
@@ -113,7 +110,7 @@ SoftSymmetrySolver::SoftSymmetrySolver(View<const Tri> faces, View<const int> mi
   internals_->edges = build_edge_rows(faces, n);
   internals_->mirror.assign(mirror.data, mirror.data + n);
   internals_->order = elimination_order(internals_->edges, region);
-  internals_->paired = paired_vertices(internals_->edges, internals_->mirror);
+  internals_->paired = paired_vertices(internals_->edges, mirror);
 }
 
 SoftSymmetrySolver::~SoftSymmetrySolver() = default;
@@ -147,17 +144,14 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
   const int n = static_cast<int>(rows.size());
   if (n == 0) return solution;
 
-  // Eq. 9: a vertex takes the differential of its mirror image if that is visible with its whole
-  // ring; a Laplacian across the border of what was observed would carry the border's step along
+  const View<const int> mirror_view{mirror.data(), n_vertices};
+  const View<const std::uint8_t> paired_view{paired.data(), n_vertices};
   parallel_for(n, threads, kGrain, [&](int begin, int end) {
     for (int c = begin; c < end; ++c) {
       const int i = rows[c];
-      bool reflect = visible[mirror[i]] && paired[i];
-      for (int e = edges.offsets[i]; reflect && e < edges.offsets[i + 1]; ++e) {
-        const int j = edges.neighbors[e];
-        reflect = visible[mirror[j]] && paired[j];
-      }
-      solution.recovery[i] = reflect ? Recovery::kMirrored : Recovery::kFoundation;
+      const View<const int> ring{edges.neighbors.data() + edges.offsets[i],
+                                 edges.offsets[i + 1] - edges.offsets[i]};
+      solution.recovery[i] = recovery_of(mirror_view, paired_view, visible, i, ring);
     }
   });
 
@@ -187,16 +181,14 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
     std::vector<std::pair<int, double>> entries;
     for (int c = begin; c < end; ++c) {
       const int i = rows[c];
-      const bool reflected = solution.recovery[i] == Recovery::kMirrored;
-      const Vec3* m = reflected ? mirrored.data() : foundation.data;
+      const Recovery how = solution.recovery[i];
+      const Vec3* m = how == Recovery::kMirrored ? mirrored.data() : foundation.data;
       double diagonal = 0.0, b[3] = {0.0, 0.0, 0.0};
       entries.clear();
       for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
         const int j = edges.neighbors[e];
-        // one weight an edge, for both its rows and both sides of the equation: where the boundary
-        // agrees with the differentials, the solution is exactly the surface that they came from
-        const bool both = reflected && solution.recovery[j] != Recovery::kFoundation;
-        const double w = both ? weights_r[e] : weights_f[e];
+        const double w =
+            weight_is_mirrored(how, solution.recovery[j]) ? weights_r[e] : weights_f[e];
         diagonal += w;
         b[0] += w * (double(m[i].x) - m[j].x);
         b[1] += w * (double(m[i].y) - m[j].y);

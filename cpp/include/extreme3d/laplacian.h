@@ -47,6 +47,13 @@ E3D_HD inline float cotangent_weight(Vec3 xi, Vec3 xj, const Vec3* opposite0,
   return w > kMinWeight ? w : kMinWeight;
 }
 
+// Weight of the edge (i, j), with the same floating-point operations in both directions: symmetric
+// to the bit. opposite0 and opposite1 as in EdgeRows.
+E3D_HD inline float edge_weight(View<const Vec3> x, int i, int j, int opposite0, int opposite1) {
+  const int a = i < j ? i : j, b = i < j ? j : i;
+  return cotangent_weight(x[a], x[b], &x[opposite0], opposite1 >= 0 ? &x[opposite1] : nullptr);
+}
+
 // Weights of all directed edges of the rows given, in the order of EdgeRows; other rows stay 0.
 std::vector<float> cotangent_weights(const EdgeRows& edges, View<const Vec3> vertices,
                                      View<const int> rows, int threads);

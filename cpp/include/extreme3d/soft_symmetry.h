@@ -18,6 +18,7 @@
 #include <memory>
 #include <vector>
 
+#include "extreme3d/laplacian.h"
 #include "extreme3d/types.h"
 
 namespace e3d {
@@ -28,6 +29,28 @@ enum class Recovery : std::uint8_t {
   kMirrored = 1,    // differential of the mirror vertex on the detailed mesh R
   kFoundation = 2,  // mirror vertex is hidden too: own differential on the foundation F
 };
+
+// Vertices with a true mirror image. A vertex that is its own image is one of the plane of symmetry
+// only if its neighbours are images of each other; tables of meshes that are not quite symmetric
+// (Basel's) use the same entry for vertices that found no partner.
+std::vector<std::uint8_t> paired_vertices(const EdgeRows& edges, View<const int> mirror);
+
+// Of an unknown vertex i with the neighbours `ring`. It takes the differential of its mirror image
+// if that is visible with its whole ring; a Laplacian across the border of what was observed would
+// carry the border's step along.
+E3D_HD inline Recovery recovery_of(View<const int> mirror, View<const std::uint8_t> paired,
+                                   View<const std::uint8_t> visible, int i, View<const int> ring) {
+  bool reflect = visible[mirror[i]] && paired[i];
+  for (int k = 0; reflect && k < ring.n; ++k) reflect = visible[mirror[ring[k]]] && paired[ring[k]];
+  return reflect ? Recovery::kMirrored : Recovery::kFoundation;
+}
+
+// Whose weight the edge from an unknown vertex has, that of R's mirror image or F's. One weight an
+// edge, for both its rows and both sides of the equation: where the boundary agrees with the
+// differentials, the solution is exactly the surface that they came from.
+E3D_HD inline bool weight_is_mirrored(Recovery unknown, Recovery neighbor) {
+  return unknown == Recovery::kMirrored && neighbor != Recovery::kFoundation;
+}
 
 struct SymmetrySolution {
   std::vector<Vec3> vertices;      // (V,) head frame

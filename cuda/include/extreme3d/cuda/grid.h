@@ -10,6 +10,8 @@
 // theirs stay behind a pointer in headers.
 #pragma once
 
+#include <cstdint>
+
 #include "extreme3d/cuda/launch.h"
 #include "extreme3d/cuda/memory.h"
 
@@ -52,6 +54,22 @@ class Grid {
   __device__ void for_each(int n, const Body& body) const {
     const int step = gridDim.x * blockDim.x;
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) body(i);
+  }
+
+  // done(k, total) for each row k with the sum of term(e) over offsets[k] <= e < offsets[k + 1] in
+  // a fixed order, by a warp each. Warps are counted from the grid's last one, so that rows beside
+  // a for_each over few items get threads of their own.
+  template <class Term, class Done>
+  __device__ void for_each_row(View<const std::int32_t> offsets, const Term& term,
+                               const Done& done) const {
+    const int warps = gridDim.x * (blockDim.x / 32), lane = threadIdx.x % 32;
+    const int warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    for (int k = warps - 1 - warp; k < offsets.n - 1; k += warps) {
+      Sum3 total{0.0, 0.0, 0.0};
+      for (int e = offsets[k] + lane; e < offsets[k + 1]; e += 32) total = total + term(e);
+      warp_sum(total);
+      if (lane == 0) done(k, total);
+    }
   }
 
   // A barrier of all threads. The launch is cooperative: all blocks are resident.
@@ -104,15 +122,17 @@ class Grid {
   }
 
  private:
+  // The warp's sum in its first lane; others keep rubbish.
+  __device__ static void warp_sum(Sum3& s) {
+    for (int step = 16; step > 0; step /= 2) {
+      s.x += __shfl_down_sync(0xffffffffu, s.x, step);
+      s.y += __shfl_down_sync(0xffffffffu, s.y, step);
+      s.z += __shfl_down_sync(0xffffffffu, s.z, step);
+    }
+  }
+
   // The block's sum in its first thread; others keep rubbish.
   __device__ static void block_sum(Sum3& mine, Sum3* of_warp) {
-    const auto warp_sum = [](Sum3& s) {
-      for (int step = 16; step > 0; step /= 2) {
-        s.x += __shfl_down_sync(0xffffffffu, s.x, step);
-        s.y += __shfl_down_sync(0xffffffffu, s.y, step);
-        s.z += __shfl_down_sync(0xffffffffu, s.z, step);
-      }
-    };
     warp_sum(mine);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (lane == 0) of_warp[warp] = mine;
@@ -162,6 +182,14 @@ class Grid {
   template <class Body>
   void for_each(int n, const Body& body) const {
     for (int i = 0; i < n; ++i) body(host_reversed ? n - 1 - i : i);
+  }
+  template <class Term, class Done>
+  void for_each_row(View<const std::int32_t> offsets, const Term& term, const Done& done) const {
+    for_each(offsets.n - 1, [&](int k) {
+      Sum3 total{0.0, 0.0, 0.0};
+      for (int e = offsets[k]; e < offsets[k + 1]; ++e) total = total + term(e);
+      done(k, total);
+    });
   }
   void sync() {}
   template <class Term>
