@@ -461,15 +461,14 @@ class Reconstructor:
         except ValueError as error:  # the crop does not show the face's middle
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return (), ()
-        found = timed("search", self._references.search)(
-            foundation.camera_from_head, features, k=SHORT_LIST, count=SHORT_LIST
+        alike = timed("search", self._references.search)(
+            foundation.camera_from_head,
+            features,
+            k=SHORT_LIST,
+            count=REFERENCES,
+            max_pose_distance=_MAX_POSE_DISTANCE,
+            min_similarity=_MIN_SIMILARITY,
         )
-        alike = [
-            reference
-            for reference in found
-            if reference.pose_distance <= _MAX_POSE_DISTANCE
-            and reference.similarity >= _MIN_SIMILARITY
-        ][:REFERENCES]
         persons = len({reference.index for reference in alike})  # mirror images count once
         if persons < _FEWEST_REFERENCES:
             warnings.append(
