@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
         "zipper",
     },
     {"detect", "references"},
-    {"pose", "bump_network", "transfer", "face"},
+    {"pose", "bump_network", "transfer", "face", "device_references"},
     {"foundation", "identity", "localize"},
     {"estimator"},
     {"foundation_view"},
@@ -57,7 +57,8 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "references", "transfer"} | LAYERS[2] | LAYERS[3]
+OPERATIONS = {"mesh", "blending", "references", "device_references", "transfer"}
+OPERATIONS |= LAYERS[2] | LAYERS[3]
 
 
 def imports(path: Path) -> set[str]:

@@ -68,9 +68,7 @@ class DeviceReferences:
                 slot = len(self._slot_of)
             else:
                 slot = self._slot_of.popitem(last=False)[1]
-            self.relief.store(
-                slot, np.frombuffer(record.tobytes(), np.uint8), self._device.stream
-            )
+            self.relief.store(slot, np.frombuffer(record.tobytes(), np.uint8), self._device.stream)
             self._slot_of[index] = slot
 
     def keep_all(self) -> None:
