@@ -200,8 +200,15 @@ def test_a_missing_set_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_index_outside_is_refused(shared: ReferenceSet) -> None:
     for index in (-1, 40):
-        with pytest.raises(IndexError, match="40"):
-            shared.face(index)
+        for read in (shared.face, shared.relief, shared.stored_relief):
+            with pytest.raises(IndexError, match="40"):
+                read(index)
+
+
+def test_stored_relief_is_the_relief(shared: ReferenceSet) -> None:
+    record, (bump, seen) = shared.stored_relief(7), shared.relief(7)
+    np.testing.assert_array_equal(record["level"] * record["step"] + record["zero"], bump)
+    np.testing.assert_array_equal(references._unpacked(record["seen"]), seen)
 
 
 # === Search ===
@@ -233,6 +240,23 @@ def test_nearest_viewpoints_are_those_of_brute_force(
     degrees = np.degrees(2 * np.arccos(np.minimum(got[2], 1)))
     expected = [d for d, _, _ in shortlist(rotations, query, k)]
     np.testing.assert_allclose(degrees, expected, atol=2e-4)  # viewpoints are float32
+
+
+@pytest.mark.parametrize("count", [1, 2, 300, 900])
+def test_few_viewpoints_give_the_same_answers_without_balls(
+    rng: np.random.Generator, count: int
+) -> None:
+    views = np.stack([references._quaternion(r) for r in random_rotations(rng, count)])
+    views = np.repeat(views, 2, axis=0).astype(np.float32)  # with ties
+    for rotation in random_rotations(rng, 10):
+        query = references._quaternion(rotation)
+        for k in (1, 6, 300):
+            few, balls = (
+                index(views).nearest(query, k)
+                for index in (references._FewViewpoints, references._Viewpoints)
+            )
+            for got, expected in zip(few, balls, strict=True):
+                np.testing.assert_array_equal(got, expected)
 
 
 def test_search_is_brute_force(path: Path, rng: np.random.Generator) -> None:
@@ -276,6 +300,20 @@ def test_several_are_the_best_in_order(shared: ReferenceSet) -> None:
     assert [r.similarity for r in several] == sorted([r.similarity for r in several])[::-1]
     assert len({(r.index, r.mirrored) for r in several}) == 12
     assert len(shared.search(query, features, k=5, count=12)) == 5
+
+
+def test_who_is_too_far_or_not_alike_is_left_out(shared: ReferenceSet) -> None:
+    query, features = np.diag([1.0, -1, -1]), np.ones(128)
+    everyone = shared.search(query, features, k=30, count=30)
+    degrees = float(np.median([r.pose_distance for r in everyone]))
+    cosine = everyone[20].similarity
+    wanted = [r for r in everyone if r.pose_distance <= degrees and r.similarity >= cosine]
+    assert 4 < len(wanted) < 20
+    for count in (4, 30):
+        some = shared.search(
+            query, features, k=30, count=count, max_pose_distance=degrees, min_similarity=cosine
+        )
+        assert some == wanted[:count]
 
 
 def test_ties_go_to_the_smaller_index_unmirrored(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pipeline on a device, top to bottom: as `Reconstructor._reconstruct`, on arrays that stay there.
+"""The pipeline on a device, top to bottom: `Reconstructor._reconstruct` on arrays that stay there.
 
 The host waits for the device four times a face: for the window of the face, which shapes the bump
 network's input; for how much is hidden; for the strips that the zipper sews, which are triangulated

@@ -45,9 +45,10 @@ _SEEN_BYTES = -(-math.prod(CHART_SHAPE) // (8 * _SEEN_BLOCK**2))
 _QUALITY = 90  # of JPEG: 4 KB a map, 0.010 mm RMS
 _LANDMARK_STEP = 1 / 32  # px
 _LEAF = 256  # references that share a ball of viewpoints in the search
+_FEW = 8192  # references that are all looked at sooner than balls are chosen
 _ROUNDING = 2e-3  # radians that an angle may be off whose cosine is float32
 
-#: Relief with its map decoded: levels, mm of level 0, mm a level, a bit for each block that is seen.
+#: Relief, its map decoded: levels, mm of level 0, mm a level, a bit for each block that is seen.
 STORED_RELIEF = np.dtype(
     {
         "names": ["level", "zero", "step", "seen"],
@@ -165,6 +166,8 @@ class ReferenceSet:
         *,
         k: int = 100,
         count: int = 1,
+        max_pose_distance: float = 180.0,
+        min_similarity: float = -1.0,
     ) -> list[Reference]:
         """The most similar persons among the k references of the nearest viewpoints (§4.2).
 
@@ -177,6 +180,8 @@ class ReferenceSet:
             descriptor: (D,) its identity features, of any length but 0.
             k: length of the short list, at least 1; all references where there are fewer.
             count: how many to return at most, at least 1; the paper takes one.
+            max_pose_distance, min_similarity: those of the short list that lie further away, in
+                degrees, or are less alike are left out.
 
         Returns:
             References, the most similar one first.
@@ -205,10 +210,10 @@ class ReferenceSet:
         degrees = np.degrees(2 * np.arccos(np.minimum(cosine_of_half, 1)))
         similarity = np.clip(similarity, -1, 1)
         order = np.lexsort((mirrored, index, -cosine_of_half, -similarity))
-        return [
-            Reference(int(index[i]), bool(mirrored[i]), float(degrees[i]), float(similarity[i]))
-            for i in order[:count]
-        ]
+        alike = (degrees[order] <= max_pose_distance) & (similarity[order] >= min_similarity)
+        order = order[alike][:count]
+        columns = (values[order].tolist() for values in (index, mirrored, degrees, similarity))
+        return [Reference(*row) for row in zip(*columns, strict=True)]
 
     def face(self, index: int) -> ReferenceFace:
         """One face, decoded.
@@ -310,14 +315,33 @@ class ReferenceSet:
         return self._maps[start : start + count]
 
     @cached_property
-    def _index(self) -> _Viewpoints:
-        return _Viewpoints(self.viewpoints)
+    def _index(self) -> _Viewpoints | _FewViewpoints:
+        return (_FewViewpoints if len(self) <= _FEW else _Viewpoints)(self.viewpoints)
 
     def _invalid(self, what: str) -> InvalidModelFile:
         return InvalidModelFile(f"path: {self.path} is a damaged reference set: {what}")
 
 
 # === Search ===
+
+
+class _FewViewpoints:
+    """Exact nearest viewpoints of a small set: the same answers without balls."""
+
+    def __init__(self, viewpoints: Float32) -> None:
+        self._points = _unit(viewpoints).T.astype(np.float64)
+
+    def nearest(
+        self, q: Float64, k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Float64]:
+        """Index, whether mirrored, and cosine of half the angle of the k nearest, unordered."""
+        count = self._points.shape[1]
+        found = _cosines(self._points[:, None], q * _SIDES).ravel()
+        some = _largest(found, k)
+        mirrored = some >= count
+        index, found = some - count * mirrored, found[some]
+        rank = np.lexsort((mirrored, index, -found))[:k]
+        return index[rank], mirrored[rank], found[rank]
 
 
 class _Viewpoints:
@@ -354,22 +378,13 @@ class _Viewpoints:
         self, q: Float64, k: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Float64]:
         """Index, whether mirrored, and cosine of half the angle of the k nearest, unordered."""
-        # The distance to a mirror image is that of the mirrored query: S R S has (w, x, -y, -z).
-        queries = np.stack([q, q * np.array([1, 1, -1, -1])])
+        queries = q * _SIDES
         leaf, side = self._candidates(queries, k)
-        # products one by one: sums of a BLAS differ between machines, and ties with them
-        p = self._points[:, leaf].astype(np.float64)  # (4, L, size)
-        t = queries[side].T[:, :, None]
-        length = np.sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2] + p[3] * p[3])
-        found = np.abs(p[0] * t[0] + p[1] * t[1] + p[2] * t[2] + p[3] * t[3]) / length
-        found = found.ravel()
+        found = _cosines(self._points[:, leaf].astype(np.float64), queries[side]).ravel()
         index = self._order[leaf].ravel().astype(np.int64)
         mirrored = np.repeat(side.astype(bool), self._order.shape[1])
-        keep = self._copies * k
-        if keep < len(found):
-            kth = np.partition(found, len(found) - keep)[len(found) - keep]
-            some = np.flatnonzero(found >= kth)
-            index, mirrored, found = index[some], mirrored[some], found[some]
+        some = _largest(found, self._copies * k)
+        index, mirrored, found = index[some], mirrored[some], found[some]
         rank = np.lexsort((mirrored, index, -found))
         if self._copies > 1:
             first = np.unique((2 * index + mirrored)[rank], return_index=True)[1]
@@ -390,6 +405,27 @@ class _Viewpoints:
         reach = farthest[min(enough, len(farthest)) - 1] + _ROUNDING
         side, leaf = np.nonzero(angle - self._radius <= reach)
         return leaf, side
+
+
+# The distance to a mirror image is that of the mirrored query: S R S has (w, x, -y, -z).
+_SIDES = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
+
+
+def _cosines(points: Float64, queries: Float64) -> Float64:
+    """(L, N) cosines of half the angles between (4, L or 1, N) points and (L, 4) unit queries."""
+    # products one by one: sums of a BLAS differ between machines, and ties with them
+    p, t = points, queries.T[:, :, None]
+    length = np.sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2] + p[3] * p[3])
+    cosines: Float64 = np.abs(p[0] * t[0] + p[1] * t[1] + p[2] * t[2] + p[3] * t[3]) / length
+    return cosines
+
+
+def _largest(values: Float64, k: int) -> npt.NDArray[np.intp]:
+    """Indices of the k largest values, and of all that equal the last of these."""
+    if k >= len(values):
+        return np.arange(len(values))
+    kth = np.partition(values, len(values) - k)[len(values) - k]
+    return np.flatnonzero(values >= kth)
 
 
 def _unit(quaternions: Float32) -> Float32:

@@ -101,15 +101,14 @@ class SimilarFaces:
         except ValueError as error:  # the crop does not show the face's middle
             warnings.append(f"what is hidden is smooth, nobody can be compared: {error}")
             return []
-        found = timed("search", self.references.search)(
-            foundation.camera_from_head, features, k=SHORT_LIST, count=SHORT_LIST
+        alike: list[Reference] = timed("search", self.references.search)(
+            foundation.camera_from_head,
+            features,
+            k=SHORT_LIST,
+            count=REFERENCES,
+            max_pose_distance=_MAX_POSE_DISTANCE,
+            min_similarity=_MIN_SIMILARITY,
         )
-        alike = [
-            reference
-            for reference in found
-            if reference.pose_distance <= _MAX_POSE_DISTANCE
-            and reference.similarity >= _MIN_SIMILARITY
-        ][:REFERENCES]
         persons = len({reference.index for reference in alike})  # mirror images count once
         if persons < _FEWEST_REFERENCES:
             warnings.append(
