@@ -126,12 +126,13 @@ struct BlendProgram {
     const CellBox reach = hierarchy.reach(0);
     const Sum3 start =
         grid.sum3(reach.count(), [&](int k) { return set_up(pixel(reach, k), base); });
-    if (start.x > 0.0) {
+    const float width = std::max(met.width(), guide.width());
+    if (!(start.x == 0.0)) {  // a status that is not a number tells of such input
       hierarchy.prepare(grid);
-      solve(grid, hierarchy, start.x, std::max(met.width(), guide.width()));
+      solve(grid, hierarchy, start.x, width);
     }
-    const float span = std::max(std::max(std::abs(guide.low), std::abs(guide.high)), guide.width());
-    // Sums of corrections of 2^18 pixels and 2^15 times the guidance's size stay in 64 bits.
+    const float span = std::max(std::max(std::abs(guide.low), std::abs(guide.high)), width);
+    // Sums of corrections of 2^18 pixels, each 2^15 times as large as this, stay in 64 bits.
     const float unit = span > 0.f ? span / (1 << 30) : 0.f;
     if (start.y > 0.0 && unit > 0.f) {
       const int segments = (box.width() + kSegment - 1) / kSegment;

@@ -61,21 +61,21 @@ static_assert(3 * kSpan * sizeof(float) <= kBlockBytes);
 // Which of the grids are used, for one box of unknown cells. Every thread has its own copy.
 class Hierarchy {
  public:
-  // box: of the unknown cells of grids[0]. Coarser grids follow until one has 4 x 4 cells.
-  __device__ Hierarchy(const GridArrays* grids, CellBox box) : grids_(grids), box_(box) {
-    while (!fits(first_by_block_, kBlockSide)) ++first_by_block_;
+  // unknown: box of such cells of grids[0]. Coarser grids follow until one has 4 x 4 cells.
+  __device__ Hierarchy(const GridArrays* grids, CellBox unknown) : grids_(grids), box_(unknown) {
+    while (box(first_by_block_).count() > kBlockCells) ++first_by_block_;
     coarsest_ = first_by_block_;
-    while (!fits(coarsest_, kCoarsestSide)) ++coarsest_;
+    while (box(coarsest_).width() > kCoarsestSide || box(coarsest_).height() > kCoarsestSide)
+      ++coarsest_;
   }
 
-  // Sets up all grids from what is in the first, its `share` apart; begins and ends with a sync.
+  // Sets up all grids from what is in the first, its `share` apart. Ends with a sync.
   __device__ void prepare(Grid& grid) const {
     for (int l = 1; l <= first_by_block_; ++l) {
-      grid.sync();
       grid.for_each(reach(l).count(), [&](int k) { coarsen(l, k); });
       if (l > 1) grid.for_each(box(l - 2).count(), [&](int k) { set_share(l - 2, k); });
+      grid.sync();
     }
-    grid.sync();
     const int last = first_by_block_ - 1;
     grid.for_each(box(last).count(), [&](int k) { set_share(last, k); });
     for_blocks(1, [&](Block& block, int) {
@@ -131,13 +131,9 @@ class Hierarchy {
   }
 
  private:
-  static constexpr int kBlockSide = 64;  // grids of at most this side are left to the first block
+  static constexpr int kBlockCells = 64 * 64;  // grids of at most so many are left to one block
   static constexpr int kMargin = 4;
   static constexpr int kCoarseX = kTileX / 2, kCoarseY = kTileY / 2;
-
-  __device__ bool fits(int l, int side) const {
-    return box(l).width() <= side && box(l).height() <= side;
-  }
 
   // === Set-up ===
 
