@@ -14,7 +14,9 @@ constexpr float kFillTolerance = 1e-4f;  // of fill_bump
 
 // === Bump maps ===
 
-E3D_HD inline bool is_told(float weight, bool hidden) { return !hidden && weight >= kMinWeight; }
+E3D_HD inline bool is_told(float weight, bool hidden) {
+  return !hidden && weight >= kMinFaceWeight;
+}
 
 E3D_KERNEL unfade_kernel(ImageView<const float> bump, ImageView<const float> weight,
                          ImageView<const std::uint8_t> hole, ImageView<float> out,
@@ -245,13 +247,14 @@ struct BlendProgram {
       g.cells[i] = c;
       return {0.0, 0.0, 0.0};
     }
-    const BlendRow row = blend_row(m, i % out.width, i / out.width, base);
-    float steps = 0.f;  // between the targets, to the same neighbours in the same order
-    for_neighbours(i, [&](int j) {
-      steps += target(i) - target(j);
-      if (m.known[j]) return;
-      (j == i - 1 ? c.left : j == i + 1 ? c.right : j < i ? c.above : c.below) = 1.f;
-    });
+    const int x = i % out.width, y = i / out.width;
+    const BlendRow row = blend_row(m, x, y, base);
+    c.right = row.right ? 1.f : 0.f;
+    c.below = row.below ? 1.f : 0.f;
+    c.left = x > 0 && is_unknown(m, i - 1) ? 1.f : 0.f;
+    c.above = y > 0 && is_unknown(m, i - out.width) ? 1.f : 0.f;
+    float steps = 0.f;  // between the targets, in the row's order: guidance everywhere cancels
+    for_neighbours(i, [&](int j) { steps += target(i) - target(j); });
     const bool anchored = component(i).anchored;
     c.mass = anchored ? 0.f : kFreePull;
     c.anchor = row.fixed + c.mass;

@@ -59,7 +59,7 @@ E3D_HD inline BlendRow blend_row(const BlendMaps& m, int x, int y, float base) {
 }
 
 // Bump maps fade with the face weight; below this weight too little is left to tell what they were.
-inline constexpr float kMinWeight = 0.1f;
+inline constexpr float kMinFaceWeight = 0.1f;
 
 // Minimises Σ ((f_i - f_j) - (g_i - g_j))² over the pairs of 4-neighbours in the region of which
 // one or both are unknown; g_i - g_j counts as 0 unless both are guided. Components of unknown
