@@ -8,10 +8,6 @@
 namespace e3d {
 namespace {
 
-constexpr int kMaxIterations = 1000;  // holes take 10, mazes hundreds
-// Energy norm of the error before the last step, in tolerances: that step takes away most of it,
-// and the largest error is well below the norm.
-constexpr double kLastGain = 20.0;
 constexpr long kBoxOverhead = 1024;  // setting up a solve costs about as much as these pixels
 
 struct Box {
@@ -185,8 +181,8 @@ class Blender {
       for (int x = std::max(box.x0 - 1, 0); x < std::min(box.x1 + 1, out_.width); ++x)
         g.held[g.at(x - box.x0, y - box.y0)] = m_.region(x, y) && m_.known(x, y);
     solver.prepare();
-    const SolveStats stats =
-        solver.solve(b, 0.1f * tolerance_, kMaxIterations, solved, kLastGain * tolerance_ * range_);
+    const SolveStats stats = solver.solve(b, 0.1f * tolerance_, kBlendIterations, solved,
+                                          kLastGain * tolerance_ * range_);
     for (int r = begin; r < end; ++r) {
       const Run& run = runs_[r];
       const float* f = solved.data() + g.at(run.x0 - box.x0, run.y - box.y0);

@@ -7,12 +7,7 @@ namespace e3d {
 namespace {
 
 constexpr int kSmoothingSweeps = 2;  // before and after each coarse correction
-// Dampings of these: the eigenvalues of D⁻¹ A in [0.5, 2], those of waves that the coarse grid does
-// not carry, are reduced to 0.22 by the Chebyshev polynomial of degree 2.
-constexpr float kDamping[kSmoothingSweeps] = {0.561f, 1.390f};
-constexpr int kCoarsestSweeps = 16;  // on at most kCoarsestSide² cells this is a solve
-constexpr int kCoarsestSide = 4;
-constexpr float kJacobiDamping = 0.8f;  // smooths the 5-point stencil best
+constexpr float kDamping[kSmoothingSweeps] = {kFirstDamping, kSecondDamping};
 
 // out = A x. Cells that are not unknown give 0. Differences keep small masses beside large weights.
 void apply(const GridLevel& g, const float* __restrict x, float* __restrict out) {
@@ -66,8 +61,6 @@ GridLevel coarsen(const GridLevel& fine) {
     }
   return coarse;
 }
-
-constexpr float kNear = 0.75f, kFar = 0.25f;  // bilinear weights in one direction
 
 // What the bilinear interpolation takes from coarse cell (cx, cy), times r; slow.
 float gathered(const GridLevel& fine, const float* r, int cx, int cy) {

@@ -19,6 +19,11 @@ struct BlendMaps {
 // Weight of guidance - f at a pixel whose component of unknown pixels meets nothing known.
 inline constexpr float kFreePull = 1e-3f;
 
+inline constexpr int kBlendIterations = 1000;  // at most: holes take 10, mazes hundreds
+// Energy norm of the error before the last step, in tolerances: that step takes away most of it,
+// and the largest error is well below the norm.
+inline constexpr double kLastGain = 20.0;
+
 E3D_HD inline bool is_unknown(const BlendMaps& m, int i) { return m.region[i] && !m.known[i]; }
 
 // What f_i - f_j should be.
@@ -52,6 +57,9 @@ E3D_HD inline BlendRow blend_row(const BlendMaps& m, int x, int y, float base) {
   row.below = y + 1 < m.region.height && meet(i + width);
   return row;
 }
+
+// Bump maps fade with the face weight; below this weight too little is left to tell what they were.
+inline constexpr float kMinFaceWeight = 0.1f;
 
 // Minimises Σ ((f_i - f_j) - (g_i - g_j))² over the pairs of 4-neighbours in the region of which
 // one or both are unknown; g_i - g_j counts as 0 unless both are guided. Components of unknown

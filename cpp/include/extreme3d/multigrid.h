@@ -7,7 +7,22 @@
 #include <deque>
 #include <vector>
 
+#include "extreme3d/types.h"
+
 namespace e3d {
+
+// === Constants of the V-cycle ===
+
+// Dampings of the two sweeps before and after each coarse correction: the eigenvalues of D⁻¹ A in
+// [0.5, 2], those of waves that the coarse grid does not carry, are reduced to 0.22 by the
+// Chebyshev polynomial of degree 2.
+inline constexpr float kFirstDamping = 0.561f, kSecondDamping = 1.390f;
+inline constexpr int kCoarsestSweeps = 16;  // on at most kCoarsestSide² cells this is a solve
+inline constexpr int kCoarsestSide = 4;
+inline constexpr float kJacobiDamping = 0.8f;        // smooths the 5-point stencil best
+inline constexpr float kNear = 0.75f, kFar = 0.25f;  // bilinear weights in one direction
+
+// === Conjugate gradients ===
 
 double dot_product(const std::vector<float>& a, const std::vector<float>& b);
 
@@ -15,6 +30,12 @@ struct SolveStats {
   int iterations;  // of conjugate gradients
   float residual;  // relative to the right-hand side; NaN where that is not finite
 };
+
+// The energy norm of the error is small enough after the next step; rz = r · z before it.
+E3D_HD inline bool is_settled(double rz, double rz_first, int iterations, double energy) {
+  const double rate = std::pow(rz / rz_first, 0.5 / (iterations - 1));
+  return rate < 1.0 && std::sqrt(rz) <= energy * (1.0 - rate) * (1.0 - rate);
+}
 
 // Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
 // the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
@@ -48,8 +69,7 @@ SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondit
     if (iterations == 1) {
       rz_first = rz;
     } else if (energy > 0.0) {
-      const double rate = std::pow(rz / rz_first, 0.5 / (iterations - 1));
-      settled = rate < 1.0 && std::sqrt(rz) <= energy * (1.0 - rate) * (1.0 - rate);
+      settled = is_settled(rz, rz_first, iterations, energy);
     }
   }
   return {iterations, start == 0.0 ? 0.f : static_cast<float>(std::sqrt(rr / start))};

@@ -150,7 +150,7 @@ class Grid {
 };
 
 template <class Program>
-__global__ void __launch_bounds__(kGridThreads)
+__global__ void __launch_bounds__(kGridThreads, 1)
     grid_kernel(Program program, Sum3* partials, unsigned* barrier) {
   Grid grid(partials, barrier);
   program.run(grid);
