@@ -10,6 +10,7 @@ namespace {
 
 using AnyArray = nb::ndarray<nb::c_contig, Device>;
 using AnyHostArray = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using SourceArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using NewArray = nb::ndarray<nb::array_api, Device>;
 
 nb::dlpack::dtype dtype_of(const std::string& name) {
@@ -114,7 +115,7 @@ void bind_device(nb::module_& m) {
       "array"_array);
   m.def(
       "upload",
-      [](const AnyHostArray& from, const AnyArray& to, std::uintptr_t s) {
+      [](const SourceArray& from, const AnyArray& to, std::uintptr_t s) {
         require_fit(to.nbytes(), from.nbytes());
         copy_to_device(const_cast<void*>(to.data()), from.data(), from.nbytes(), stream(s));
       },

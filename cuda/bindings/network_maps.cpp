@@ -44,8 +44,7 @@ void bind_network_maps(nb::module_& m) {
                        mm_per_pixel, {x, y, w, h}, channels, {out.data(), channels * h * w},
                        stream(s));
           },
-          "crop"_array, "depth"_array, "mm_per_pixel"_a, "x"_a, "y"_a, "out"_array,
-          "stream"_a = 0)
+          "crop"_array, "depth"_array, "mm_per_pixel"_a, "x"_a, "y"_a, "out"_array, "stream"_a = 0)
       .def(
           "close_openings",
           [](const NetworkMaps& self, const Array<const float>& weight,
@@ -58,23 +57,22 @@ void bind_network_maps(nb::module_& m) {
       .def(
           "output",
           [](const NetworkMaps& self, const Array<const float>& network_bump,
-             const Array<const float>& network_mask, int x, int y,
-             const Array<const float>& weight, const Array<const std::uint8_t>& face,
-             const Array<const std::uint8_t>& in_photo, const Array<float>& bump,
-             const Array<float>& face_probability, const Array<std::uint8_t>& face_mask,
-             std::uintptr_t s) {
+             const Array<const float>& network_mask, int x, int y, const Array<const float>& weight,
+             const Array<const std::uint8_t>& face, const Array<const std::uint8_t>& in_photo,
+             const Array<float>& bump, const Array<float>& face_probability,
+             const Array<std::uint8_t>& face_mask, std::uintptr_t s) {
             const int n = self.size();
             require_shape(network_bump, "network_bump", {1, 1, -1, -1});
             const int h = static_cast<int>(network_bump.shape(2));
             const int w = static_cast<int>(network_bump.shape(3));
-            self.output(answer(network_bump, "network_bump", h, w),
-                        answer(network_mask, "network_mask", h, w), {x, y, w, h},
-                        image(weight, "weight", n, n), image(face, "face", n, n),
-                        image(in_photo, "in_photo", n, n),
-                        {image(bump, "bump", n, n),
-                         image(face_probability, "face_probability", n, n),
-                         image(face_mask, "face_mask", n, n)},
-                        stream(s));
+            self.output(
+                answer(network_bump, "network_bump", h, w),
+                answer(network_mask, "network_mask", h, w), {x, y, w, h},
+                image(weight, "weight", n, n), image(face, "face", n, n),
+                image(in_photo, "in_photo", n, n),
+                {image(bump, "bump", n, n), image(face_probability, "face_probability", n, n),
+                 image(face_mask, "face_mask", n, n)},
+                stream(s));
           },
           "network_bump"_array, "network_mask"_array, "x"_a, "y"_a, "weight"_array, "face"_array,
           "in_photo"_array, "bump"_array, "face_probability"_array, "face_mask"_array,

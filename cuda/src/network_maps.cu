@@ -1,10 +1,9 @@
 // network_maps.cu — kernels over the pixels of a crop, before and after the bump network.
-#include "extreme3d/cuda/network_maps.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "extreme3d/cuda/memory.h"
+#include "extreme3d/cuda/network_maps.h"
 
 namespace e3d::cuda {
 namespace {
@@ -75,8 +74,8 @@ E3D_KERNEL blur_columns_kernel(View<const Seen> rows, Cut cut, Blur blur, float 
   const int p = thread_index();
   if (p >= out.n) return;
   const int x = p % cut.width, y = p / cut.width;
-  const Seen mean = blurred(
-      blur, [&](int k) { return rows[clamped(y + k, cut.height) * cut.width + x]; });
+  const Seen mean =
+      blurred(blur, [&](int k) { return rows[clamped(y + k, cut.height) * cut.width + x]; });
   constexpr float kLeastShare = 1e-3f;
   out[p] = mean.depth / std::max(mean.share, kLeastShare) * (1.f / mm_per_pixel);
 }
@@ -260,12 +259,11 @@ void NetworkMaps::close_openings(ImageView<const float> weight, ImageView<std::u
   launch(face_kernel, n, s, weight, parents, face);
 }
 
-void NetworkMaps::output(ImageView<const float> bump, ImageView<const float> mask,
-                         MapWindow window, ImageView<const float> weight,
-                         ImageView<const std::uint8_t> face,
+void NetworkMaps::output(ImageView<const float> bump, ImageView<const float> mask, MapWindow window,
+                         ImageView<const float> weight, ImageView<const std::uint8_t> face,
                          ImageView<const std::uint8_t> in_photo, BumpView out, Stream s) const {
-  launch(output_kernel, weight.width * weight.height, s, bump, mask, window, weight, face,
-         in_photo, out);
+  launch(output_kernel, weight.width * weight.height, s, bump, mask, window, weight, face, in_photo,
+         out);
 }
 
 }  // namespace e3d::cuda

@@ -1,7 +1,7 @@
 // network_maps.h — what the bump network sees of a crop, and what becomes of its answer.
 //
-// The device's side of python/extreme3d_fast/bump_network.py, for crops of the size that the network
-// knows.
+// The device's side of python/extreme3d_fast/bump_network.py, for crops of the size that the
+// network knows.
 #pragma once
 
 #include <cstdint>
