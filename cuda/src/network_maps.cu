@@ -1,1 +1,269 @@
-// network_maps.cu
+// network_maps.cu — kernels over the pixels of a crop, before and after the bump network.
+#include <algorithm>
+#include <cmath>
+
+#include "extreme3d/cuda/memory.h"
+#include "extreme3d/cuda/network_maps.h"
+
+namespace e3d::cuda {
+namespace {
+
+// Of bump_network.py and _shading.py.
+constexpr float kMaxBump = 6.f;           // mm
+constexpr float kFaceShown = 0.5f;        // probability
+constexpr float kNormalSmoothing = 1.5f;  // mm
+constexpr float kLeastSigma = 0.34f;      // px; nothing is blurred by less
+
+E3D_HD inline int clamped(int i, int n) { return i < 0 ? 0 : i < n ? i : n - 1; }
+
+// === What the network sees ===
+
+// The part of the crop that a window has, as a box of the crop.
+struct Cut {
+  int x, y, width, height;
+};
+
+Cut cut_of(MapWindow w, int size) {
+  const int x = std::max(w.x, 0), y = std::max(w.y, 0);
+  return {x, y, std::max(std::min(w.x + w.width, size) - x, 0),
+          std::max(std::min(w.y + w.height, size) - y, 0)};
+}
+
+// Depth where there is any, and how much of it: a blur of both gives the mean of what is there.
+struct Seen {
+  float depth, share;
+};
+
+struct Blur {
+  int radius;
+  float falloff;  // weight at k px: exp(falloff k²)
+};
+
+Blur blur_of(float sigma) {
+  if (sigma < kLeastSigma) return {0, 0.f};
+  return {static_cast<int>(std::ceil(3.f * sigma)), -0.5f / (sigma * sigma)};
+}
+
+// at(k): what lies k px from the middle of the blur.
+template <class At>
+E3D_HD Seen blurred(Blur blur, const At& at) {
+  float depth = 0.f, share = 0.f, sum = 0.f;
+  for (int k = -blur.radius; k <= blur.radius; ++k) {
+    const float weight = std::exp(blur.falloff * static_cast<float>(k * k));
+    const Seen seen = at(k);
+    depth += weight * seen.depth;
+    share += weight * seen.share;
+    sum += weight;
+  }
+  return {depth / sum, share / sum};
+}
+
+E3D_KERNEL blur_rows_kernel(ImageView<const float> depth, Cut cut, Blur blur, View<Seen> out) {
+  const int p = thread_index();
+  if (p >= out.n) return;
+  const int x = p % cut.width, y = p / cut.width;
+  out[p] = blurred(blur, [&](int k) {
+    const float z = depth(cut.x + clamped(x + k, cut.width), cut.y + y);
+    return std::isfinite(z) ? Seen{z, 1.f} : Seen{0.f, 0.f};
+  });
+}
+
+// Depth in pixels, as wide as they are.
+E3D_KERNEL blur_columns_kernel(View<const Seen> rows, Cut cut, Blur blur, float mm_per_pixel,
+                               View<float> out) {
+  const int p = thread_index();
+  if (p >= out.n) return;
+  const int x = p % cut.width, y = p / cut.width;
+  const Seen mean =
+      blurred(blur, [&](int k) { return rows[clamped(y + k, cut.height) * cut.width + x]; });
+  constexpr float kLeastShare = 1e-3f;
+  out[p] = mean.depth / std::max(mean.share, kLeastShare) * (1.f / mm_per_pixel);
+}
+
+// Beyond the border a map goes on as its mirror image about the outermost pixel's centre.
+E3D_HD inline int mirrored(int i, int n) {
+  if (n == 1) return 0;
+  return i < 0 ? -i : i < n ? i : 2 * n - 2 - i;
+}
+
+// x and y of the unit normal towards the camera of the surface z(x, y), whose slopes are Sobel's.
+E3D_HD inline Vec2 normal_at(ImageView<const float> z, int x, int y) {
+  const int left = mirrored(x - 1, z.width), right = mirrored(x + 1, z.width);
+  const int above = mirrored(y - 1, z.height), below = mirrored(y + 1, z.height);
+  const float zx = (z(right, above) - z(left, above) + 2.f * (z(right, y) - z(left, y)) +
+                    z(right, below) - z(left, below)) /
+                   8.f;
+  const float zy = (z(left, below) - z(left, above) + 2.f * (z(x, below) - z(x, above)) +
+                    z(right, below) - z(right, above)) /
+                   8.f;
+  const float n = 1.f / std::sqrt(1.f + zx * zx + zy * zy);
+  return {zx * n, zy * n};
+}
+
+E3D_KERNEL input_kernel(ImageView<const Rgb> crop, ImageView<const float> depth, MapWindow window,
+                        Cut cut, ImageView<const float> smooth, int channels, View<float> out) {
+  const int p = thread_index(), pixels = window.width * window.height;
+  if (p >= pixels) return;
+  const int x = p % window.width + window.x, y = p / window.width + window.y;
+  float seen[5] = {0.f, 0.f, 0.f, 0.f, 0.f};
+  if (x >= 0 && y >= 0 && x < crop.width && y < crop.height) {
+    constexpr float kScale = 1.f / 127.5f;
+    const Rgb c = crop(x, y);
+    seen[0] = static_cast<float>(c.r) * kScale - 1.f;
+    seen[1] = static_cast<float>(c.g) * kScale - 1.f;
+    seen[2] = static_cast<float>(c.b) * kScale - 1.f;
+    if (channels == 5 && std::isfinite(depth(x, y))) {
+      const Vec2 normal = normal_at(smooth, x - cut.x, y - cut.y);
+      seen[3] = normal.x, seen[4] = normal.y;
+    }
+  }
+  for (int c = 0; c < channels; ++c) out[c * pixels + p] = seen[c];
+}
+
+// === Openings ===
+
+// For each row and column of the crop, how many pixels from either end come before the face.
+struct Margins {
+  View<std::int32_t> left, right, above, below;
+};
+
+E3D_KERNEL margins_kernel(ImageView<const float> weight, Margins m) {
+  const int p = thread_index();
+  const int w = weight.width, h = weight.height;
+  if (p >= w * h || !(weight[p] > 0.f)) return;
+  const int x = p % w, y = p / w;
+  // Only the first pixels of runs can be the first of all.
+  if (x == 0 || !(weight(x - 1, y) > 0.f)) atomic_min(&m.left[y], x);
+  if (x == w - 1 || !(weight(x + 1, y) > 0.f)) atomic_min(&m.right[y], w - 1 - x);
+  if (y == 0 || !(weight(x, y - 1) > 0.f)) atomic_min(&m.above[x], y);
+  if (y == h - 1 || !(weight(x, y + 1) > 0.f)) atomic_min(&m.below[x], h - 1 - y);
+}
+
+// Sets of pixels off the face that touch, as trees: the parent of pixel p is parents[p + 1], a
+// root is its own. Root 0 is what lies outside the crop; pixels that see the border straight along
+// their row or column belong to it from the start, which leaves few to be joined.
+E3D_KERNEL plant_kernel(ImageView<const float> weight, Margins m, View<std::int32_t> parents) {
+  const int node = thread_index();
+  if (node >= parents.n) return;
+  const int p = node - 1, w = weight.width, h = weight.height;
+  const int x = p % w, y = p / w;
+  const bool outside = node == 0 || x < m.left[y] || w - 1 - x < m.right[y] || y < m.above[x] ||
+                       h - 1 - y < m.below[x];
+  parents[node] = outside ? 0 : node;
+}
+
+// Parents only ever get smaller and stay in their set, so one read too early leads to its root too.
+E3D_HD inline int root_of(View<std::int32_t> parents, int node) {
+  for (int parent = parents[node]; parent != node; parent = parents[node]) node = parent;
+  return node;
+}
+
+__device__ inline void join(View<std::int32_t> parents, int a, int b) {
+  for (;;) {
+    a = root_of(parents, a);
+    b = root_of(parents, b);
+    if (a == b) return;
+    const int low = a < b ? a : b, high = a < b ? b : a;
+    const int before = atomic_min(&parents[high], low);
+    if (before == high) return;  // it was a root indeed
+    a = before, b = low;
+  }
+}
+
+E3D_KERNEL join_kernel(ImageView<const float> weight, View<std::int32_t> parents) {
+  const int p = thread_index();
+  const int w = weight.width, h = weight.height;
+  if (p >= w * h || weight[p] > 0.f || parents[p + 1] == 0) return;
+  const int x = p % w, y = p / w;
+  if (x > 0 && !(weight[p - 1] > 0.f)) join(parents, p + 1, p);
+  if (x < w - 1 && !(weight[p + 1] > 0.f)) join(parents, p + 1, p + 2);
+  if (y > 0 && !(weight[p - w] > 0.f)) join(parents, p + 1, p + 1 - w);
+  if (y < h - 1 && !(weight[p + w] > 0.f)) join(parents, p + 1, p + 1 + w);
+}
+
+E3D_KERNEL face_kernel(ImageView<const float> weight, View<std::int32_t> parents,
+                       ImageView<std::uint8_t> face) {
+  const int p = thread_index();
+  if (p >= weight.width * weight.height) return;
+  face[p] = weight[p] > 0.f || root_of(parents, p + 1) != 0;
+}
+
+// === What the network answers ===
+
+E3D_HD inline float limited(float value, float low, float high) {
+  if (!std::isfinite(value)) return NAN;
+  return value < low ? low : value > high ? high : value;
+}
+
+E3D_KERNEL output_kernel(ImageView<const float> bump, ImageView<const float> mask, MapWindow window,
+                         ImageView<const float> weight, ImageView<const std::uint8_t> face,
+                         ImageView<const std::uint8_t> in_photo, BumpView out) {
+  const int p = thread_index();
+  if (p >= weight.width * weight.height) return;
+  const int x = p % weight.width - window.x, y = p / weight.width - window.y;
+  const bool inside = x >= 0 && y >= 0 && x < window.width && y < window.height;
+  const bool moved = inside && weight[p] > 0.f, asked = inside && face[p] && in_photo[p];
+  out.bump[p] = moved ? limited(bump(x, y), -kMaxBump, kMaxBump) * weight[p] : 0.f;
+  const float probability = asked ? limited(mask(x, y), 0.f, 1.f) : 0.f;
+  out.face_probability[p] = probability;
+  out.face_mask[p] = probability > kFaceShown;
+}
+
+}  // namespace
+
+struct NetworkMaps::Internals {
+  int size;
+  DeviceArray<Seen> rows;
+  DeviceArray<float> smooth;
+  DeviceArray<std::int32_t> margins, parents;
+};
+
+NetworkMaps::NetworkMaps(int size) {
+  const std::size_t pixels = std::size_t(size) * size;
+  internals_.reset(new Internals{size, DeviceArray<Seen>(pixels), DeviceArray<float>(pixels),
+                                 DeviceArray<std::int32_t>(4 * std::size_t(size)),
+                                 DeviceArray<std::int32_t>(pixels + 1)});
+}
+NetworkMaps::~NetworkMaps() = default;
+
+int NetworkMaps::size() const { return internals_->size; }
+
+void NetworkMaps::input(ImageView<const Rgb> crop, ImageView<const float> depth, float mm_per_pixel,
+                        MapWindow window, int channels, View<float> out, Stream s) const {
+  const Cut cut = cut_of(window, internals_->size);
+  const Blur blur = blur_of(kNormalSmoothing / mm_per_pixel);
+  const int n = cut.width * cut.height;
+  const View<Seen> rows{internals_->rows.data(), n};
+  const View<float> smooth{internals_->smooth.data(), n};
+  if (channels == 5) {
+    launch(blur_rows_kernel, n, s, depth, cut, blur, rows);
+    launch(blur_columns_kernel, n, s, View<const Seen>{rows.data, n}, cut, blur, mm_per_pixel,
+           smooth);
+  }
+  launch(input_kernel, window.width * window.height, s, crop, depth, window, cut,
+         ImageView<const float>{smooth.data, cut.width, cut.height}, channels, out);
+}
+
+void NetworkMaps::close_openings(ImageView<const float> weight, ImageView<std::uint8_t> face,
+                                 Stream s) const {
+  const int side = internals_->size, n = side * side;
+  const View<std::int32_t> all = internals_->margins.view(), parents = internals_->parents.view();
+  const Margins margins{{all.data, side},
+                        {all.data + side, side},
+                        {all.data + 2 * side, side},
+                        {all.data + 3 * side, side}};
+  fill_bytes(all, 0x7f, s);  // further than any pixel
+  launch(margins_kernel, n, s, weight, margins);
+  launch(plant_kernel, parents.n, s, weight, margins, parents);
+  launch(join_kernel, n, s, weight, parents);
+  launch(face_kernel, n, s, weight, parents, face);
+}
+
+void NetworkMaps::output(ImageView<const float> bump, ImageView<const float> mask, MapWindow window,
+                         ImageView<const float> weight, ImageView<const std::uint8_t> face,
+                         ImageView<const std::uint8_t> in_photo, BumpView out, Stream s) const {
+  launch(output_kernel, weight.width * weight.height, s, bump, mask, window, weight, face, in_photo,
+         out);
+}
+
+}  // namespace e3d::cuda
