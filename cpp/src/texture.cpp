@@ -12,13 +12,7 @@ namespace e3d {
 namespace {
 
 constexpr int kGrain = 4096;
-constexpr float kMaxTilt = 0.26f;    // cos 75°
-constexpr int kErodedRings = 2;      // one vertex a pixel in the dense part: two pixels
-constexpr float kFadeLength = 40.f;  // mm: about half a face; beyond, the model's own colour
-constexpr int kSmoothRounds = 2;     // rounds that take pores and noise out of the offsets
-constexpr int kMembraneSweeps = 3;   // forward and backward; the picture is still after two
-constexpr int kFewestForTone = 64;
-constexpr float kLitSkinLow = 0.5f, kLitSkinHigh = 0.8f;
+constexpr int kMembraneSweeps = 3;  // forward and backward; the picture is still after two
 
 // Neighbours of each vertex: the next corner of each face around it, i.e. the whole ring inside the
 // mesh and all but one on its border. Only faces with a corner that is not `done` count, so that
@@ -47,24 +41,6 @@ Rings rings_of(MeshView mesh, const std::vector<std::uint8_t>& done) {
   return r;
 }
 
-Vec3 to_vec(Rgb c) { return {float(c.r), float(c.g), float(c.b)}; }
-
-std::uint8_t to_byte(float x) {
-  return static_cast<std::uint8_t>(std::clamp(x + 0.5f, 0.f, 255.f));
-}
-
-Rgb to_rgb(Vec3 c) { return {to_byte(c.x), to_byte(c.y), to_byte(c.z)}; }
-
-// Bilinear; p in pixels with centres at +0.5, at least half a pixel inside the picture.
-Vec3 sample(ImageView<const Rgb> photo, Vec2 p) {
-  const int x = std::min(static_cast<int>(p.x - 0.5f), photo.width - 2);
-  const int y = std::min(static_cast<int>(p.y - 0.5f), photo.height - 2);
-  const float fx = p.x - 0.5f - float(x), fy = p.y - 0.5f - float(y);
-  const Vec3 top = (1.f - fx) * to_vec(photo(x, y)) + fx * to_vec(photo(x + 1, y));
-  const Vec3 low = (1.f - fx) * to_vec(photo(x, y + 1)) + fx * to_vec(photo(x + 1, y + 1));
-  return (1.f - fy) * top + fy * low;
-}
-
 // Vertices that may take the photo's colour (point 1 of the header).
 std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
   const MeshView mesh = in.mesh_in_camera;
@@ -90,18 +66,11 @@ std::vector<std::uint8_t> trusted(const TextureInput& in, int threads) {
   parallel_for(n, threads, kGrain, [&](int begin, int end) {
     for (int v = begin; v < end; ++v) {
       if (!ok[v]) continue;
-      const Vec3 x = mesh.vertices[v];
-      const bool facing = x.z > 0.f && -dot(normals[v], x) > kMaxTilt * norm(normals[v]) * norm(x);
-      const Vec2 p = facing ? project(in.camera, x) : Vec2{-1.f, -1.f};
-      ok[v] = p.x >= 0.5f && p.x <= float(in.photo.width) - 0.5f && p.y >= 0.5f &&
-              p.y <= float(in.photo.height) - 0.5f;
+      ok[v] = is_sampled(in.camera, mesh.vertices[v], normals[v]);
     }
   });
   return ok;
 }
-
-// Weights of Rec. 601; nearly the perceived lightness for colours as photos store them.
-float lightness(Vec3 c) { return 0.299f * c.x + 0.587f * c.y + 0.114f * c.z; }
 
 // The lightness below which a share of the known vertices lies.
 float lightness_quantile(const std::array<int, 256>& histogram, int count, float share) {
@@ -180,9 +149,7 @@ void spread(MeshView mesh, const Rings& rings, const std::vector<std::uint8_t>& 
     }
   };
   for (const int v : frame) enter(v);
-  // Weights of the sum over the neighbours that have a value, one per vertex in `order`. On a
-  // regular ring of edge length h: mean of the neighbours − u = h²/4 Δu = h²/4 u/L².
-  std::vector<float> weight;
+  std::vector<float> weight;  // of each vertex in `order`
   for (std::size_t at = 0; at < order.size(); ++at) {
     const int v = order[at];
     Vec3 nearer{0.f, 0.f, 0.f};
@@ -197,10 +164,8 @@ void spread(MeshView mesh, const Rings& rings, const std::vector<std::uint8_t>& 
       nearer = nearer + value[w];
       nearer_count += 1.f;
     }
-    weight.push_back(1.f / (count + squared / (4.f * kFadeLength * kFadeLength)));
-    // One ring further out the membrane has fallen by exp(−h/L).
-    const float fade = 1.f - std::min(std::sqrt(squared / std::max(count, 1.f)) / kFadeLength, 1.f);
-    if (nearer_count > 0.f) value[v] = (fade / nearer_count) * nearer;
+    weight.push_back(membrane_weight(count, squared));
+    if (nearer_count > 0.f) value[v] = (membrane_fade(count, squared) / nearer_count) * nearer;
     enter(v);
   }
   const auto relax = [&](std::size_t at) {
