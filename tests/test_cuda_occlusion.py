@@ -188,11 +188,11 @@ def test_masks_at_vertices_are_the_hosts(device: Device, rng: np.random.Generato
     in_camera = (rng.normal(0, (40, 40, 20), (700, 3)) + [0, 0, 700]).astype(np.float32)
     in_camera[:3, 2] = 0, np.nan, np.inf
     pixel = device.empty(700, "int32")
-    device.ops.vertex_pixels(
+    device.ops.pixels_of_vertices(
+        device.put(in_camera),
         device.put(np.array(camera.pinhole, np.float32)),
         67,
         61,
-        device.put(in_camera),
         pixel,
         device.stream,
     )
@@ -205,9 +205,7 @@ def test_masks_at_vertices_are_the_hosts(device: Device, rng: np.random.Generato
     mask = rng.random((61, 67)) < 0.5
     visible, region = rng.random((2, 700)) < 0.5
     out = device.empty(700, "uint8")
-    device.ops.at_vertices(device.put(mask), pixel, out, device.stream)
     at = reconstructor._at_vertices(mask, device.get(pixel, np.int32))
-    np.testing.assert_array_equal(device.get(out, np.bool_), at)
     device.ops.shown_vertices(
         device.put(mask), pixel, device.put(visible), device.put(region), out, device.stream
     )

@@ -16,7 +16,7 @@ from extreme3d_fast.foundation_view import _photo_in_crop
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
-from extreme3d_fast.reconstructor import Reconstructor, _at_vertices, _pixels
+from extreme3d_fast.reconstructor import Reconstructor, _pixels
 from extreme3d_fast.smooth_depth import smooth_depth
 
 Float32 = npt.NDArray[np.float32]
@@ -300,11 +300,6 @@ def test_pixels_of_vertices_are_the_hosts(
     with np.errstate(all="ignore"):
         expected = _pixels(vertices, camera)
     np.testing.assert_array_equal(device.get(out, np.int32), expected)
-
-    mask = rng.random((camera.height, camera.width)) < 0.5
-    at = device.empty(len(vertices), "uint8")
-    device.ops.at_vertices(device.put(mask), out, at, device.stream)
-    np.testing.assert_array_equal(device.get(at, np.bool_), _at_vertices(mask, expected))
 
 
 # --- Padding ----------------------------------------------------------------------------------

@@ -135,28 +135,6 @@ def test_indices_out_of_range_are_refused(
         )
 
 
-def test_pixels_of_vertices_are_the_hosts(device: Device, rng: np.random.Generator) -> None:
-    points = rng.uniform(-90, 90, (1000, 3)).astype(np.float32) + np.float32([0, 0, 400])
-    points[:3] = [[0, 0, np.nan], [np.inf, 0, 400], [0, 0, 0]]
-    out = device.empty(1000, "int32")
-    device.ops.vertex_pixels(*map(device.put, (points, PINHOLE)), SIZE, SIZE, out, device.stream)
-    pixels = device.get(out, np.int32)
-    assert (pixels[:3] == -1).all()
-    assert 0 < (pixels >= 0).sum() < 1000
-    np.testing.assert_array_equal(pixels[3:], host._pixels(points[3:], CAMERA))
-
-
-def test_masks_at_pixels_are_the_hosts(device: Device, rng: np.random.Generator) -> None:
-    picture = rng.random((SIZE, SIZE)) < 0.5
-    pixel = rng.integers(-1, SIZE**2, 777)
-    mask = rng.random(777) < 0.7
-    out = device.empty(777, "uint8")
-    device.ops.mask_at_pixels(*map(device.put, (mask, np.int32(pixel), picture)), out)
-    np.testing.assert_array_equal(
-        device.get(out, np.bool_), mask & host._at_vertices(picture, pixel)
-    )
-
-
 # === The final mesh ===
 
 

@@ -164,10 +164,11 @@ class Triangulation {
   PlanarTriangulation region(View<const BoundaryEdge> boundary) const {
     PlanarTriangulation result;
     std::vector<std::uint8_t> inside(triangles_.size(), 0);
-    std::vector<int> queue;
+    std::vector<int> queue, across(boundary.n);
     for (int i = 0; i < boundary.n; ++i) {
       int k = kNone;
       const int t = find_edge(boundary[i].from, boundary[i].to, &k);
+      across[i] = triangles_[t].n[k];
       if (!inside[t]) {
         inside[t] = 1;
         queue.push_back(t);
@@ -183,12 +184,8 @@ class Triangulation {
         queue.push_back(u);
       }
     }
-    for (int i = 0; i < boundary.n; ++i) {
-      int k = kNone;
-      const int t = find_edge(boundary[i].from, boundary[i].to, &k);
-      const int u = triangles_[t].n[k];
-      if (u != kNone && inside[u]) result.broken_edges.push_back(i);
-    }
+    for (int i = 0; i < boundary.n; ++i)
+      if (across[i] != kNone && inside[across[i]]) result.broken_edges.push_back(i);
     if (!result.broken_edges.empty()) return result;
     for (std::size_t t = 0; t < triangles_.size(); ++t) {
       const auto& v = triangles_[t].v;

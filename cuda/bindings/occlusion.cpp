@@ -39,25 +39,6 @@ void bind_occlusion(nb::module_& m) {
       "face_mask"_array, "in_photo"_array, "weight"_array, "hole"_array, "ignored"_a,
       "filled"_array, "uncovered"_array, "stream"_a = 0);
   m.def(
-      "vertex_pixels",
-      [](const Array<const float>& pinhole, int width, int height,
-         const Array<const float>& vertices_in_camera, const Array<std::int32_t>& pixel,
-         std::uintptr_t s) {
-        const auto vertices = rows<const Vec3>(vertices_in_camera, "vertices_in_camera");
-        vertex_pixels(view(pinhole, "pinhole", 4), width, height, vertices,
-                      view(pixel, "pixel", vertices.n), stream(s));
-      },
-      "pinhole"_array, "width"_a, "height"_a, "vertices_in_camera"_array, "pixel"_array,
-      "stream"_a = 0);
-  m.def(
-      "at_vertices",
-      [](const Mask& mask, const Array<const std::int32_t>& pixel, const Array<std::uint8_t>& out,
-         std::uintptr_t s) {
-        const auto at = view(pixel, "pixel");
-        at_vertices(image(mask, "mask"), at, view(out, "out", at.n), stream(s));
-      },
-      "mask"_array, "pixel"_array, "out"_array, "stream"_a = 0);
-  m.def(
       "shown_vertices",
       [](const Mask& uncovered, const Array<const std::int32_t>& pixel, const Mask& visible,
          const Mask& face_region, const Array<std::uint8_t>& out, std::uintptr_t s) {

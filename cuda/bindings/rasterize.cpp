@@ -98,14 +98,6 @@ void bind_rasterize(nb::module_& m) {
       "vertices_in_camera"_array, "pinhole"_array, "width"_a, "height"_a, "out"_array,
       "stream"_a = 0);
   m.def(
-      "at_vertices",
-      [](const Array<const std::uint8_t>& mask, const Array<const std::int32_t>& pixel_of_vertex,
-         const Array<std::uint8_t>& out, std::uintptr_t s) {
-        const auto pixels = view(pixel_of_vertex, "pixel_of_vertex");
-        at_vertices(image(mask, "mask"), pixels, view(out, "out", pixels.n), stream(s));
-      },
-      "mask"_array, "pixel_of_vertex"_array, "out"_array, "stream"_a = 0);
-  m.def(
       "photo_mask",
       [](const Array<const double>& corners, const Array<std::int32_t>& rows_scratch,
          const Array<std::uint8_t>& out, std::uintptr_t s) {

@@ -47,27 +47,6 @@ void bind_texture(nb::module_& m) {
           "stream"_a = 0);
 
   m.def(
-      "vertex_pixels",
-      [](const Array<const float>& vertices_in_camera, const Array<const float>& pinhole, int width,
-         int height, const Array<std::int32_t>& out, std::uintptr_t s) {
-        const auto points = rows<const Vec3>(vertices_in_camera, "vertices_in_camera");
-        vertex_pixels(points, view(pinhole, "pinhole", 4), width, height,
-                      view(out, "out", points.n), stream(s));
-      },
-      "vertices_in_camera"_array, "pinhole"_array, "width"_a, "height"_a, "out"_array,
-      "stream"_a = 0);
-  m.def(
-      "mask_at_pixels",
-      [](const Array<const std::uint8_t>& mask, const Array<const std::int32_t>& pixel_of_vertex,
-         const Array<const std::uint8_t>& picture, const Array<std::uint8_t>& out,
-         std::uintptr_t s) {
-        const auto in = view(mask, "mask");
-        mask_at_pixels(in, view(pixel_of_vertex, "pixel_of_vertex", in.n), image(picture, "image"),
-                       view(out, "out", in.n), stream(s));
-      },
-      "mask"_array, "pixel_of_vertex"_array, "image"_array, "out"_array, "stream"_a = 0);
-
-  m.def(
       "provenance",
       [](const Array<const std::uint8_t>& source, const Array<const std::int32_t>& source_vertex,
          const Array<const std::int32_t>& count, const Array<const std::int32_t>& pixel_of_dense,

@@ -147,24 +147,8 @@ E3D_KERNEL cover_masks_kernel(ImageView<const std::uint8_t> face_mask,
   uncovered[i] = ignored ? in_photo[i] : face_mask[i] && !lost;
 }
 
-E3D_KERNEL vertex_pixels_kernel(View<const float> pinhole, int width, int height,
-                                View<const Vec3> vertices, View<std::int32_t> pixel) {
-  const int v = thread_index();
-  if (v >= vertices.n) return;
-  const Vec3 p = vertices[v];
-  const float x = p.x / p.z * pinhole[0] + pinhole[2], y = p.y / p.z * pinhole[1] + pinhole[3];
-  const bool inside = x >= 0.f && y >= 0.f && x < float(width) && y < float(height);
-  pixel[v] = inside ? static_cast<int>(y) * width + static_cast<int>(x) : -1;
-}
-
 E3D_HD inline bool mask_at(ImageView<const std::uint8_t> mask, std::int32_t pixel) {
   return pixel >= 0 && mask[pixel];
-}
-
-E3D_KERNEL at_vertices_kernel(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel,
-                              View<std::uint8_t> out) {
-  const int v = thread_index();
-  if (v < out.n) out[v] = mask_at(mask, pixel[v]);
 }
 
 E3D_KERNEL shown_vertices_kernel(ImageView<const std::uint8_t> uncovered,
@@ -229,16 +213,6 @@ void cover_masks(ImageView<const std::uint8_t> face_mask, ImageView<const std::u
                  ImageView<std::uint8_t> filled, ImageView<std::uint8_t> uncovered, Stream s) {
   launch(cover_masks_kernel, weight.width * weight.height, s, face_mask, in_photo, weight, hole,
          ignored, filled, uncovered);
-}
-
-void vertex_pixels(View<const float> pinhole, int width, int height,
-                   View<const Vec3> vertices_in_camera, View<std::int32_t> pixel, Stream s) {
-  launch(vertex_pixels_kernel, pixel.n, s, pinhole, width, height, vertices_in_camera, pixel);
-}
-
-void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel,
-                 View<std::uint8_t> out, Stream s) {
-  launch(at_vertices_kernel, out.n, s, mask, pixel, out);
 }
 
 void shown_vertices(ImageView<const std::uint8_t> uncovered, View<const std::int32_t> pixel,

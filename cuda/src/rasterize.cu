@@ -158,12 +158,6 @@ E3D_KERNEL pixels_of_vertices_kernel(View<const Vec3> vertices, View<const float
   if (v < out.n) out[v] = pixel_of(vertices[v], camera_of(pinhole, width, height));
 }
 
-E3D_KERNEL at_vertices_kernel(ImageView<const std::uint8_t> mask,
-                              View<const std::int32_t> pixel_of_vertex, View<std::uint8_t> out) {
-  const int v = thread_index();
-  if (v < out.n) out[v] = pixel_of_vertex[v] >= 0 && mask[pixel_of_vertex[v]] ? 1 : 0;
-}
-
 E3D_KERNEL photo_rows_kernel(View<const double> corners, View<Span> rows) {
   const int y = thread_index();
   if (y < rows.n) rows[y] = photo_row(photo_quad(corners), rows.n, y);
@@ -286,11 +280,6 @@ void vertex_visibility(View<const Vec3> vertices, View<const Vec3> normals,
 void pixels_of_vertices(View<const Vec3> vertices, View<const float> pinhole, int width, int height,
                         View<std::int32_t> out, Stream s) {
   launch(pixels_of_vertices_kernel, out.n, s, vertices, pinhole, width, height, out);
-}
-
-void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel_of_vertex,
-                 View<std::uint8_t> out, Stream s) {
-  launch(at_vertices_kernel, out.n, s, mask, pixel_of_vertex, out);
 }
 
 void photo_mask(View<const double> corners, View<Span> rows, ImageView<std::uint8_t> out,

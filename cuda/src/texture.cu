@@ -348,45 +348,13 @@ void VertexColors::colors(View<const Vec3> vertices_in_camera, View<const std::u
   launch_grid(program, own.vertices, own.grid, s);
 }
 
-// === Pixels of vertices ===
+// === The final mesh ===
 
 namespace {
-
-E3D_KERNEL vertex_pixels_kernel(View<const Vec3> vertices, View<const float> pinhole, int width,
-                                int height, View<std::int32_t> out) {
-  const int v = thread_index();
-  if (v >= out.n) return;
-  const Vec2 p = project(camera_of(pinhole, width, height), vertices[v]);
-  const bool inside = p.x >= 0.f && p.y >= 0.f && p.x < float(width) && p.y < float(height);
-  out[v] = inside ? static_cast<int>(p.y) * width + static_cast<int>(p.x) : -1;
-}
 
 E3D_HD inline bool is_set(ImageView<const std::uint8_t> image, std::int32_t pixel) {
   return pixel >= 0 && image[pixel];
 }
-
-E3D_KERNEL mask_at_pixels_kernel(View<const std::uint8_t> mask,
-                                 View<const std::int32_t> pixel_of_vertex,
-                                 ImageView<const std::uint8_t> image, View<std::uint8_t> out) {
-  const int v = thread_index();
-  if (v < out.n) out[v] = mask[v] && is_set(image, pixel_of_vertex[v]);
-}
-
-}  // namespace
-
-void vertex_pixels(View<const Vec3> vertices_in_camera, View<const float> pinhole, int width,
-                   int height, View<std::int32_t> out, Stream s) {
-  launch(vertex_pixels_kernel, out.n, s, vertices_in_camera, pinhole, width, height, out);
-}
-
-void mask_at_pixels(View<const std::uint8_t> mask, View<const std::int32_t> pixel_of_vertex,
-                    ImageView<const std::uint8_t> image, View<std::uint8_t> out, Stream s) {
-  launch(mask_at_pixels_kernel, out.n, s, mask, pixel_of_vertex, image, out);
-}
-
-// === The final mesh ===
-
-namespace {
 
 // Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
 constexpr float kMaxColorDetail = 40.f;

@@ -319,6 +319,7 @@ class DevicePipeline:
         self._region = device.put(region)
         self._face_weight = device.put(model.face_weight)
         self._face_region = device.put(model.face_region)
+        self._all_of_parts = device.put(np.ones(parts, np.uint8))
 
         # what changes from face to face, in one upload
         counts = [model.n_identity, model.n_expression, 16, 16, 4]
@@ -866,7 +867,9 @@ class DevicePipeline:
         # hair, clothes and what covers the face are better left out than painted on the skin
         ops.shown_vertices(b.uncovered, b.skin_pixels, b.visible, self._face_region, b.shown, s)
         self._colors.colors(b.in_camera, b.shown, crop, b.pinhole, b.skin_colors, s)
-        ops.mask_at_pixels(b.part_visible, b.part_pixels, b.uncovered, b.part_shown, s)
+        ops.shown_vertices(
+            b.uncovered, b.part_pixels, b.part_visible, self._all_of_parts, b.part_shown, s
+        )
         self._part_colors.colors(
             b.skin_colors, b.shown, b.part_shown, b.part_pixels, crop, b.part_colors, s
         )

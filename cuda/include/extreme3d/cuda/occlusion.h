@@ -37,15 +37,6 @@ void cover_masks(ImageView<const std::uint8_t> face_mask, ImageView<const std::u
                  ImageView<const float> weight, ImageView<const std::uint8_t> hole, bool ignored,
                  ImageView<std::uint8_t> filled, ImageView<std::uint8_t> uncovered, Stream s);
 
-// Row-major pixel that each vertex projects into, -1 outside the image. pinhole: (4,) fx, fy, cx,
-// cy.
-void vertex_pixels(View<const float> pinhole, int width, int height,
-                   View<const Vec3> vertices_in_camera, View<std::int32_t> pixel, Stream s);
-
-// The mask at the vertices' pixels; 0 outside.
-void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel,
-                 View<std::uint8_t> out, Stream s);
-
 // Vertices whose colour the photo shows: visible, of the face, and nothing before them.
 void shown_vertices(ImageView<const std::uint8_t> uncovered, View<const std::int32_t> pixel,
                     View<const std::uint8_t> visible, View<const std::uint8_t> face_region,

@@ -53,10 +53,6 @@ void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> nor
 void pixels_of_vertices(View<const Vec3> vertices_in_camera, View<const float> pinhole, int width,
                         int height, View<std::int32_t> out, Stream s);
 
-// out[v]: the mask in the pixel of vertex v; 0 outside the image.
-void at_vertices(ImageView<const std::uint8_t> mask, View<const std::int32_t> pixel_of_vertex,
-                 View<std::uint8_t> out, Stream s);
-
 // corners (8,): x, y of the photo's corners in px of the square crop, in order; rows: scratch, one
 // a row of the crop; out: 1 where the photo has the pixel and its neighbours.
 void photo_mask(View<const double> corners, View<Span> rows, ImageView<std::uint8_t> out, Stream s);
