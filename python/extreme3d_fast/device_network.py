@@ -13,7 +13,10 @@ from extreme3d_fast.device import Device, DeviceArray
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
 from extreme3d_fast.session import Session
 
-__all__ = ["DeviceNetwork", "NetworkRunner", "PhotosOnDevice"]
+__all__ = ["LARGEST_LOOK", "MAX_SQUARES", "DeviceNetwork", "NetworkRunner", "PhotosOnDevice"]
+
+#: Squares of a photo that are looked at in one run, and their largest side, px.
+MAX_SQUARES, LARGEST_LOOK = 16, 256
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -116,7 +119,7 @@ class DeviceNetwork:
     ) -> None:
         self._device, self._photos, self._warper = device, photos, warper
         self._runner = NetworkRunner(device, session)
-        self._matrices = device.empty((warper.max_squares, 3, 3), "float64")
+        self._matrices = device.empty((MAX_SQUARES, 3, 3), "float64")
         self.path: Path = session.path
         self.metadata: dict[str, str] = session.metadata
         self.inputs: dict[str, tuple[int | None, ...]] = session.inputs

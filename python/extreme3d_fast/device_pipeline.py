@@ -22,7 +22,13 @@ from extreme3d_fast.camera import Camera
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.crop import transform_points as transform_pixels
 from extreme3d_fast.device import Device, DeviceArray, DeviceKind
-from extreme3d_fast.device_network import DeviceNetwork, NetworkRunner, PhotosOnDevice
+from extreme3d_fast.device_network import (
+    LARGEST_LOOK,
+    MAX_SQUARES,
+    DeviceNetwork,
+    NetworkRunner,
+    PhotosOnDevice,
+)
 from extreme3d_fast.device_references import DeviceReferences, chart_on_device
 from extreme3d_fast.device_session import DeviceSession
 from extreme3d_fast.errors import InvalidModelFile
@@ -59,8 +65,6 @@ UInt8 = npt.NDArray[np.uint8]
 _MAX_SLOPE = 8.0
 # Of eyeballs and teeth, as `vertex_visibility` takes them.
 _PART_MIN_COSINE, _PART_DEPTH_TOLERANCE = 0.15, 1.0
-# Squares of a photo that are looked at in one run, and their largest side, px.
-_MAX_SQUARES, _LARGEST_LOOK = 16, 256
 _BIN_BITS = 12  # of a depth's float that its bin does not tell
 _FIRST_BIN = 0x42800000 >> _BIN_BITS  # 64 mm
 
@@ -236,7 +240,7 @@ class DevicePipeline:
         self._networks = networks
         self._photos = PhotosOnDevice(device)
         self._warper = ops.Warper(CROP_SIZE, 1)
-        self._looks = ops.Warper(_LARGEST_LOOK, _MAX_SQUARES)
+        self._looks = ops.Warper(LARGEST_LOOK, MAX_SQUARES)
         self._crop_matrix = device.empty((1, 3, 3), "float64")
         self.estimator = FoundationEstimator(
             model, mode=options.foundation, open_network=self._open, cut=self._cut
