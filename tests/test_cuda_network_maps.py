@@ -16,6 +16,7 @@ from extreme3d_fast.bump_network import (
     _window,
     _without_openings,
 )
+from extreme3d_fast.camera import Camera
 from extreme3d_fast.device import Device
 
 Bool = NDArray[np.bool_]
@@ -27,6 +28,52 @@ NORMALS = 1e-3
 @pytest.fixture(scope="module")
 def network() -> BumpNetwork:
     return BumpNetwork()
+
+
+def found(
+    device: Device, weight: NDArray[np.float32], depth: NDArray[np.float32], camera: Camera
+) -> list[float]:
+    out = device.empty(5)
+    device.ops.NetworkMaps(len(weight)).find_face(
+        device.put(weight),
+        device.put(depth),
+        device.put(np.array(camera.pinhole, np.float32)),
+        out,
+        device.stream,
+    )
+    return list(device.get(out))
+
+
+def assert_found_as_on_the_host(
+    device: Device, weight: NDArray[np.float32], depth: NDArray[np.float32], camera: Camera
+) -> None:
+    face = face_window(weight, depth, camera, 0.0)
+    *box, mm = found(device, weight, depth, camera)
+    if face is None:
+        assert [*box, mm] == [0] * 5
+        return
+    assert box == [face.rows.start, face.rows.stop, face.columns.start, face.columns.stop]
+    assert mm == pytest.approx(face.mm_per_pixel, rel=2e-7)  # a rounding of float32
+
+
+def test_face_of_a_portrait_is_found_where_the_host_finds_it(device: Device) -> None:
+    stages = portrait_stages()
+    camera = stages.foundation.camera
+    assert_found_as_on_the_host(device, stages.view.weight, stages.view.depth, camera)
+
+
+@pytest.mark.parametrize("size", [1, 9, 16, 41])
+@pytest.mark.parametrize("shown", [0.0, 0.05, 0.5, 1.0])
+def test_any_face_is_found_where_the_host_finds_it(
+    device: Device, rng: np.random.Generator, size: int, shown: float
+) -> None:
+    camera = Camera(900.0, 910.0, size / 2, size / 2, size, size)
+    for _ in range(6):
+        weight = (rng.random((size, size)) < shown).astype(np.float32)
+        weight[:, rng.integers(0, size) :] = 0
+        depth = np.round(rng.normal(600, 20, weight.shape)).astype(np.float32)  # with equal values
+        depth[rng.random(depth.shape) < 0.1] = np.inf
+        assert_found_as_on_the_host(device, weight, depth, camera)
 
 
 def window_at(x: int, y: int, height: int, width: int, size: int) -> _Window:

@@ -28,6 +28,16 @@ void bind_network_maps(nb::module_& m) {
           },
           "size"_a = 500)
       .def(
+          "find_face",
+          [](const NetworkMaps& self, const Array<const float>& weight,
+             const Array<const float>& depth, const Array<const float>& pinhole,
+             const Array<float>& out, std::uintptr_t s) {
+            const int n = self.size();
+            self.find_face(image(weight, "weight", n, n), image(depth, "depth", n, n),
+                           view(pinhole, "pinhole", 4), view(out, "out", 5), stream(s));
+          },
+          "weight"_array, "depth"_array, "pinhole"_array, "out"_array, "stream"_a = 0)
+      .def(
           "input",
           [](const NetworkMaps& self, const Array<const std::uint8_t>& crop,
              const Array<const float>& depth, float mm_per_pixel, int x, int y,

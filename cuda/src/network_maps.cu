@@ -1,9 +1,12 @@
 // network_maps.cu — kernels over the pixels of a crop, before and after the bump network.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
+#include "extreme3d/cuda/grid.h"
 #include "extreme3d/cuda/memory.h"
 #include "extreme3d/cuda/network_maps.h"
+#include "extreme3d/cuda/scan.h"
 
 namespace e3d::cuda {
 namespace {
@@ -14,7 +17,111 @@ constexpr float kFaceShown = 0.5f;        // probability
 constexpr float kNormalSmoothing = 1.5f;  // mm
 constexpr float kLeastSigma = 0.34f;      // px; nothing is blurred by less
 
+constexpr int kSampleStride = 7;  // face pixels that a sample of depth stands for
+constexpr int kFewestLines = 8;   // rows, and columns, of a face
+
 E3D_HD inline int clamped(int i, int n) { return i < 0 ? 0 : i < n ? i : n - 1; }
+
+// === Where the face is ===
+
+// used: (W H + 1,), the last one 0, so that running sums tell whether a pixel is used. columns:
+// (W,) zeros, 1 where a column has a pixel of the face; many threads may write that same 1.
+E3D_KERNEL mark_face_kernel(ImageView<const float> weight, ImageView<const float> depth,
+                            View<std::int32_t> used, View<std::int32_t> columns) {
+  const int p = thread_index();
+  if (p >= used.n) return;
+  const bool face = p + 1 < used.n && weight[p] > 0.f && std::isfinite(depth[p]);
+  used[p] = face;
+  if (face) columns[p % weight.width] = 1;
+}
+
+// first: (W H + 1,) pixels of the face before each. Positive floats sort as the integers that
+// their bits are.
+E3D_KERNEL sample_depth_kernel(ImageView<const float> depth, View<const std::int32_t> first,
+                               View<std::int32_t> samples) {
+  const int p = thread_index();
+  if (p + 1 >= first.n) return;
+  const std::int32_t rank = first[p];
+  if (first[p + 1] == rank || rank % kSampleStride != 0) return;
+  std::memcpy(&samples[rank / kSampleStride], &depth[p], sizeof(float));
+}
+
+// The median by halving the range twice a round, on one block: it needs no barrier of the grid.
+struct MeasureFace {
+  int width;
+  View<const std::int32_t> first, columns, samples;
+  View<const float> pinhole;
+  View<std::int32_t> scratch;  // (5,) the box while it is found, and the value below the median
+  View<float> out;
+
+  __device__ void run(Grid& grid) const {
+    const int height = (first.n - 1) / width, lines = width > height ? width : height;
+    const std::int32_t face = first[first.n - 1];
+    const int n = (face + kSampleStride - 1) / kSampleStride;
+    grid.for_each(5, [&](int i) { scratch[i] = i == 0 || i == 2 ? lines : 0; });
+    grid.sync();
+    const auto has_row = [&](int y) {
+      return y < height && first[y * width] < first[(y + 1) * width];
+    };
+    const auto has_column = [&](int x) { return x < width && columns[x] > 0; };
+    grid.for_each(lines, [&](int i) {
+      if (has_row(i)) {
+        atomic_min(&scratch[0], i);
+        atomic_max(&scratch[1], i + 1);
+      }
+      if (has_column(i)) {
+        atomic_min(&scratch[2], i);
+        atomic_max(&scratch[3], i + 1);
+      }
+    });
+    const Sum3 used = grid.sum3(
+        lines, [&](int i) { return Sum3{has_row(i) ? 1.0 : 0.0, has_column(i) ? 1.0 : 0.0, 0.0}; });
+    if (used.x < kFewestLines || used.y < kFewestLines) {
+      grid.for_each(5, [&](int i) { out[i] = 0.f; });
+      return;
+    }
+
+    // The smallest value that more than n / 2 samples do not exceed lies in [low, high].
+    std::int32_t low = 0, high = 0x7f800000;  // infinity
+    while (low < high) {
+      const std::int32_t step = (high - low) / 4;
+      const std::int32_t a = low + step, b = a + step, c = b + step;
+      const Sum3 below = grid.sum3(n, [&](int i) {
+        const std::int32_t value = samples[i];
+        return Sum3{value <= a ? 1.0 : 0.0, value <= b ? 1.0 : 0.0, value <= c ? 1.0 : 0.0};
+      });
+      const double half = n / 2;
+      if (below.x > half) {
+        high = a;
+      } else if (below.y > half) {
+        low = a + 1, high = b;
+      } else if (below.z > half) {
+        low = b + 1, high = c;
+      } else {
+        low = c + 1;
+      }
+    }
+    // An even number of samples has two in the middle.
+    const double lower = grid.sum(n, [&](int i) { return samples[i] < low ? 1.0 : 0.0; });
+    const bool between = n % 2 == 0 && lower == n / 2;
+    if (between)
+      grid.for_each(n, [&](int i) {
+        if (samples[i] < low) atomic_max(&scratch[4], samples[i]);
+      });
+    grid.sync();
+    grid.for_each(5, [&](int i) {
+      if (i < 4) {
+        out[i] = static_cast<float>(scratch[i]);
+        return;
+      }
+      float at = 0.f, before = 0.f;
+      std::memcpy(&at, &low, sizeof(float));
+      const std::int32_t value = between ? scratch[4] : low;
+      std::memcpy(&before, &value, sizeof(float));
+      out[i] = 0.5f * (before + at) / pinhole[0];
+    });
+  }
+};
 
 // === What the network sees ===
 
@@ -216,17 +323,46 @@ struct NetworkMaps::Internals {
   DeviceArray<Seen> rows;
   DeviceArray<float> smooth;
   DeviceArray<std::int32_t> margins, parents;
+  DeviceArray<std::int32_t> numbers, columns, samples, measured;
+  ExclusiveSum sum;
+  GridScratch grid;
 };
 
 NetworkMaps::NetworkMaps(int size) {
   const std::size_t pixels = std::size_t(size) * size;
-  internals_.reset(new Internals{size, DeviceArray<Seen>(pixels), DeviceArray<float>(pixels),
+  internals_.reset(new Internals{size,
+                                 DeviceArray<Seen>(pixels),
+                                 DeviceArray<float>(pixels),
                                  DeviceArray<std::int32_t>(4 * std::size_t(size)),
-                                 DeviceArray<std::int32_t>(pixels + 1)});
+                                 DeviceArray<std::int32_t>(pixels + 1),
+                                 DeviceArray<std::int32_t>(pixels + 1),
+                                 DeviceArray<std::int32_t>(size),
+                                 DeviceArray<std::int32_t>(pixels / kSampleStride + 1),
+                                 DeviceArray<std::int32_t>(5),
+                                 ExclusiveSum(size * size + 1),
+                                 {}});
 }
 NetworkMaps::~NetworkMaps() = default;
 
 int NetworkMaps::size() const { return internals_->size; }
+
+void NetworkMaps::find_face(ImageView<const float> weight, ImageView<const float> depth,
+                            View<const float> pinhole, View<float> out, Stream s) const {
+  const Internals& own = *internals_;
+  const View<std::int32_t> numbers = own.numbers.view();
+  fill_bytes(own.columns.view(), 0, s);
+  launch(mark_face_kernel, numbers.n, s, weight, depth, numbers, own.columns.view());
+  own.sum(own.numbers.cview(), numbers, s);
+  launch(sample_depth_kernel, numbers.n, s, depth, own.numbers.cview(), own.samples.view());
+  const MeasureFace measure{own.size,
+                            own.numbers.cview(),
+                            own.columns.cview(),
+                            own.samples.cview(),
+                            pinhole,
+                            own.measured.view(),
+                            out};
+  launch_grid(measure, 1, own.grid, s);
+}
 
 void NetworkMaps::input(ImageView<const Rgb> crop, ImageView<const float> depth, float mm_per_pixel,
                         MapWindow window, int channels, View<float> out, Stream s) const {

@@ -31,6 +31,12 @@ class NetworkMaps {
 
   int size() const;
 
+  // The face, where weight > 0 and there is depth: its box and the size of a pixel at its median
+  // depth, as `face_window` measures it without a margin. pinhole: fx, fy, cx, cy. out: (5,) first
+  // row, last row + 1, first column, last column + 1, mm per pixel; zeros where there is no face.
+  void find_face(ImageView<const float> weight, ImageView<const float> depth,
+                 View<const float> pinhole, View<float> out, Stream s) const;
+
   // out: (channels, height, width): R, G, B in [-1, 1], and of five channels x and y of the
   // foundation's normals; 0 beyond the crop and where there is no depth.
   void input(ImageView<const Rgb> crop, ImageView<const float> depth, float mm_per_pixel,
