@@ -9,6 +9,7 @@
 #include "extreme3d/cuda/zipper.h"
 #include "extreme3d/parallel.h"
 #include "extreme3d/triangulate.h"
+#include "strip.h"
 
 namespace e3d::cuda {
 namespace {
@@ -107,15 +108,15 @@ struct Maps {
     return claimed;
   }
 
-  E3D_HD int full(int side, int x, int y) const {
-    if (x < 0 || y < 0 || x >= width || y >= height) return 0;
+  E3D_HD bool full(int side, int x, int y) const {
+    if (x < 0 || y < 0 || x >= width || y >= height) return false;
     return cell[side * n_pixels() + y * width + x];
   }
   // Edges of a full cell to one that is not. Corners clockwise (y up) from (x, y).
   E3D_HD int open_edges(int side, int x, int y) const {
     if (!full(side, x, y)) return 0;
-    return !full(side, x, y - 1) | !full(side, x + 1, y) << 1 | !full(side, x, y + 1) << 2 |
-           !full(side, x - 1, y) << 3;
+    return int{!full(side, x, y - 1)} | int{!full(side, x + 1, y)} << 1 |
+           int{!full(side, x, y + 1)} << 2 | int{!full(side, x - 1, y)} << 3;
   }
   // The cell whose open edges name pixel (x, y) first, row by row, and its corner there.
   E3D_HD int first_cell(int side, int x, int y, int* at) const {
@@ -176,11 +177,29 @@ struct Letter {
 enum LetterCount { kSeenEdges, kAllEdges, kSeenPoints, kAllPoints, kVertices, kFixedFaces };
 constexpr int kLetterCounts = 8;
 
+// Strips filled, by the device or by the host.
 struct Answer {
-  View<std::int32_t> counts;  // triangles of the seen strip, of both
-  View<Tri> triangles;        // corners, of the seen strip, then of the hidden one
+  View<std::int32_t> counts;
+  View<Tri> triangles;  // corners, of the seen strip, then of the hidden one
 };
-constexpr int kAnswerCounts = 4;
+// Triangles of the seen strip, of both; whether they are valid; vertices and faces of S.
+enum AnswerCount { kSeenTriangles, kAllTriangles, kValid, kMeshVertices, kMeshFaces };
+constexpr int kAnswerCounts = 5;
+
+// What the device needs to fill the strips.
+struct Strips {
+  StripGrid grid;
+  View<std::int32_t> owned;   // triangles that each edge lists, and the sums before it
+  View<std::int32_t> before;  //
+  View<Tri> triangles;        // kOwned of each edge, in points
+  View<VertexPair> chords;    // in vertices of R, of the seen side < 0: ~a, ~b
+  View<std::int32_t> status;  // chords, sum of fingerprints, defects
+};
+// Defects of the grid, and of what was found with it.
+enum StripStatus { kChords, kFingerprints, kDefects, kLateDefects };
+constexpr int kStripStatus = 4;
+constexpr int kOwned = 24;  // triangles of a fan whose first corner has the lowest number
+constexpr int kFan = 128;   // triangles of a fan
 
 // Rows of a struct one after the other in one buffer, or its size.
 struct Carver {
@@ -366,7 +385,7 @@ E3D_KERNEL count_kernel(Maps m, ImageView<const int> vertex_of_pixel) {
     for (int i = m.faces_around.offsets[v]; !kept && i < m.faces_around.offsets[v + 1]; ++i)
       kept = !m.is_replaced(m.faces_around.indices[i]);
     m.count[m.vertices_at() + v] = kept;
-    if (v == 0) m.count[m.end()] = 0;
+    if (v == 0) m.count[m.end()] = 0;  // so that the sums end with a total
     return;
   }
   const int side = item / m.n_items(), i = item % m.n_items();
@@ -444,7 +463,7 @@ E3D_KERNEL letter_kernel(Maps m, ImageView<const int> vertex_of_pixel, Letter le
   }
 }
 
-E3D_KERNEL vertices_kernel(Maps m, ZipperArrays in, ZipperedVertices out) {
+E3D_KERNEL vertices_kernel(Maps m, ZipperArrays in, ZipperedArrays out) {
   const int item = thread_index();
   const int n = m.n_vertices(), all = n + kSides * m.n_dense;
   if (item >= all || !m.count[m.vertices_at() + item]) return;
@@ -462,15 +481,134 @@ E3D_KERNEL vertices_kernel(Maps m, ZipperArrays in, ZipperedVertices out) {
                             m.first_face(1, m.mirror[i], &unused) != kNone);
 }
 
+// === Strips ===
+
+E3D_HD inline int side_of_edge(const Letter& letter, int e) {
+  return e >= letter.counts[kSeenEdges];
+}
+
+E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
+  const int e = thread_index();
+  const StripGrid& grid = strips.grid;
+  if (e == 0 && std::max(letter.counts[kAllEdges], letter.counts[kAllPoints]) > letter.edges.n)
+    atomic_add(&strips.status[kDefects], 1);
+  if (e >= std::min(letter.counts[kAllEdges], letter.edges.n)) return;
+  const int side = side_of_edge(letter, e), first = side == 0 ? 0 : letter.counts[kSeenPoints];
+  const int from = first + letter.edges[e].from, to = first + letter.edges[e].to;
+  if (std::max(from, to) >= letter.points.n) return;
+  const PlanarPoint a = letter.points[from], b = letter.points[to];
+  grid.segments[e] = {a, b, from, to};
+  for (int y = grid.row(std::max(a.y, b.y)); y <= grid.row(std::min(a.y, b.y)); ++y)
+    for (int x = grid.column(std::min(a.x, b.x)); x <= grid.column(std::max(a.x, b.x)); ++x) {
+      const int bucket = (side * grid.rows + y) * grid.columns + x;
+      const int at = atomic_add(&grid.counts[bucket], 1);
+      if (at < kBucketRoom)
+        grid.entries[bucket * kBucketRoom + at] = e;
+      else
+        atomic_add(&strips.status[kDefects], 1);
+    }
+}
+
+// The triangles around the start of each edge, from the edge to the next that comes in. Each is met
+// at its three corners, and listed at the one with the lowest number. The fans fit together if all
+// triangles are met three times, which the sum of their fingerprints tells, and then they fill what
+// the edges enclose.
+E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
+  const int e = thread_index();
+  if (e >= letter.edges.n) return;
+  strips.owned[e] = 0;
+  if (e == 0) strips.owned[letter.edges.n] = 0;
+  if (e >= letter.counts[kAllEdges] || strips.status[kDefects] > 0) return;
+  const int side = side_of_edge(letter, e);
+  const StripGrid& grid = strips.grid;
+  const Segment s = grid.segments[e];
+  const StripPoint p{s.from, s.a};
+  StripPoint q{s.to, s.b};
+  int owned = 0;
+  std::uint32_t fingerprints = 0;
+  bool closed = false, defect = is_broken(grid, side, s);
+  for (int i = 0; i < kFan && !closed && !defect; ++i) {
+    const StripPoint r = apex(grid, side, p, q);
+    if (r.id < 0) break;
+    const bool lists = p.id < q.id && p.id < r.id;
+    if (lists && owned < kOwned) strips.triangles[e * kOwned + owned] = {p.id, q.id, r.id};
+    owned += lists;
+    fingerprints += fingerprint(p.id, q.id, r.id) * (lists ? 1u - 3u : 1u);
+    closed = has_edge(grid, side, r, p);
+    const int a = letter.corner_of_point[p.id], b = letter.corner_of_point[r.id];
+    if (!closed && p.id < r.id && std::max(a, b) < m.n_vertices()) {
+      const int at = atomic_add(&strips.status[kChords], 1);
+      if (at < strips.chords.n)
+        strips.chords[at] = side == 0 ? VertexPair{~a, ~b} : VertexPair{m.mirror[a], m.mirror[b]};
+      else
+        defect = true;
+    }
+    q = r;
+  }
+  strips.owned[e] = owned;
+  if (!closed || defect || owned > kOwned) atomic_add(&strips.status[kLateDefects], 1);
+  atomic_add(&strips.status[kFingerprints], static_cast<std::int32_t>(fingerprints));
+}
+
+// A chord between vertices of R that an edge elsewhere joins already would get four faces.
+E3D_HD inline bool is_doubled(const Maps& m, const Strips& strips, int n_chords, int a, int b,
+                              int side) {
+  for (int i = m.faces_around.offsets[a]; i < m.faces_around.offsets[a + 1]; ++i) {
+    const int f = m.faces_around.indices[i];
+    const Tri t = m.faces[f];
+    if (t.v0 != b && t.v1 != b && t.v2 != b) continue;
+    if (side == 0 ? !m.is_covered(0, f) : !m.is_replaced(f)) return true;
+    // a border edge of the seen strip
+    const int k = t.v0 == a ? 0 : t.v1 == a ? 1 : 2;
+    const int edge = corner(t, (k + 1) % 3) == b ? k : (k + 2) % 3;
+    if (side == 1 && (m.border_edges(0, f) >> edge & 1)) return true;
+  }
+  for (int i = 0; side == 1 && i < n_chords; ++i) {
+    const VertexPair other = strips.chords[i];
+    if ((~other.a == a && ~other.b == b) || (~other.a == b && ~other.b == a)) return true;
+  }
+  return false;
+}
+
+E3D_KERNEL chords_kernel(Maps m, Strips strips) {
+  const int i = thread_index();
+  const int n = std::min(strips.status[kChords], strips.chords.n);
+  if (i >= n) return;
+  const VertexPair c = strips.chords[i];
+  const int side = c.a >= 0;
+  if (is_doubled(m, strips, n, side ? c.a : ~c.a, side ? c.b : ~c.b, side))
+    atomic_add(&strips.status[kLateDefects], 1);
+}
+
+E3D_KERNEL answer_kernel(Letter letter, Strips strips, Answer answer) {
+  const int e = thread_index();
+  if (e >= letter.edges.n) return;
+  const int all_edges = std::min(letter.counts[kAllEdges], letter.edges.n);
+  const int seen_edges = std::min(letter.counts[kSeenEdges], letter.edges.n);
+  const int all = strips.before[all_edges];
+  const bool valid = strips.status[kDefects] == 0 && strips.status[kLateDefects] == 0 &&
+                     strips.status[kFingerprints] == 0 && all <= answer.triangles.n;
+  if (e == 0) {
+    answer.counts[kSeenTriangles] = strips.before[seen_edges];
+    answer.counts[kAllTriangles] = all;
+    answer.counts[kValid] = valid;
+  }
+  if (!valid || e >= all_edges) return;
+  const auto corner_of = [&](int p) { return letter.corner_of_point[p]; };
+  for (int i = 0; i < strips.owned[e]; ++i) {
+    const Tri t = strips.triangles[e * kOwned + i];
+    answer.triangles[strips.before[e] + i] = {corner_of(t.v0), corner_of(t.v1), corner_of(t.v2)};
+  }
+}
+
 // === Faces: what stays of R, then of each side the strip and the cells ===
 
 E3D_KERNEL faces_kernel(Maps m, ImageView<const int> vertex_of_pixel, Answer answer, View<Tri> out,
                         View<std::int32_t> counts) {
   const int item = thread_index();
   const int stay = m.sum_between(m.faces_at(), m.cells_at(0));
-  const auto strip = [&](int side) {
-    return side == 0 ? answer.counts[0] : answer.counts[1] - answer.counts[0];
-  };
+  const int seen = answer.counts[kSeenTriangles], all = answer.counts[kAllTriangles];
+  const auto strip = [&](int side) { return side == 0 ? seen : all - seen; };
   const auto cells = [&](int side) {
     return m.sum_between(m.cells_at(side), m.cells_at(side + 1));
   };
@@ -483,10 +621,14 @@ E3D_KERNEL faces_kernel(Maps m, ImageView<const int> vertex_of_pixel, Answer ans
     const int c = m.vertex_of_corner(side, t.v2);
     put(to, side == 0 ? Tri{a, b, c} : Tri{a, c, b});
   };
+  const bool valid = answer.counts[kValid];
   if (item == 0) {
-    counts[0] = m.sum_between(m.vertices_at(), m.faces_at());
-    counts[1] = stay + strip(0) + 2 * cells(0) + strip(1) + 2 * cells(1);
+    const int n = valid ? m.sum_between(m.vertices_at(), m.faces_at()) : 0;
+    const int n_faces = valid ? stay + strip(0) + 2 * cells(0) + strip(1) + 2 * cells(1) : 0;
+    counts[0] = answer.counts[kMeshVertices] = n;
+    counts[1] = answer.counts[kMeshFaces] = n_faces;
   }
+  if (!valid) return;
   if (item < m.n_faces()) {
     if (!m.count[m.faces_at() + item]) return;
     put_corners(m.sum_between(m.faces_at(), m.faces_at() + item), 0, m.faces[item]);
@@ -506,8 +648,8 @@ E3D_KERNEL faces_kernel(Maps m, ImageView<const int> vertex_of_pixel, Answer ans
     return;
   }
   i -= kSides * m.n_pixels();
-  if (i >= answer.counts[1]) return;
-  const int side = i >= answer.counts[0];
+  if (i >= all) return;
+  const int side = i >= seen;
   put_corners(stay + i + (side == 1 ? 2 * cells(0) : 0), side, answer.triangles[i]);
 }
 
@@ -543,7 +685,25 @@ struct Zipper::Internals {
         letter_buffer(carve(nullptr, capacity, host_faces.n, letter)),
         answer_buffer(carve(nullptr, 2 * capacity, answer)),
         host_letter_buffer(letter_buffer.size()),
-        host_answer_buffer(answer_buffer.size()) {
+        host_answer_buffer(answer_buffer.size()),
+        segments(capacity),
+        columns((width + 1) / 2),
+        rows((height + 1) / 2),
+        bucket_counts(std::size_t(kSides) * columns * rows + kStripStatus),
+        bucket_entries(std::size_t(kSides) * columns * rows * kBucketRoom),
+        owned(capacity + 1),
+        before(capacity + 1),
+        owned_triangles(std::size_t(kOwned) * capacity),
+        chords(capacity),
+        strip_scan(capacity + 1) {
+    const int buckets = kSides * columns * rows;
+    strips.grid = {
+        segments.view(), {bucket_counts.data(), buckets}, bucket_entries.view(), columns, rows};
+    strips.owned = owned.view();
+    strips.before = before.view();
+    strips.triangles = owned_triangles.view();
+    strips.chords = chords.view();
+    strips.status = {bucket_counts.data() + buckets, kStripStatus};
     maps.count = count.view();
     maps.sum = sum.view();
     carve(letter_buffer.data(), capacity, host_faces.n, letter);
@@ -591,7 +751,13 @@ struct Zipper::Internals {
   Answer answer, host_answer;
   DeviceArray<std::uint8_t> letter_buffer, answer_buffer;
   PinnedBuffer host_letter_buffer, host_answer_buffer;
-  mutable ImageView<const int> vertex_of_pixel{};  // of the last `begin`
+  DeviceArray<Segment> segments;
+  int columns, rows;
+  DeviceArray<std::int32_t> bucket_counts, bucket_entries, owned, before;
+  DeviceArray<Tri> owned_triangles;
+  DeviceArray<VertexPair> chords;
+  ExclusiveSum strip_scan;
+  Strips strips{};
 };
 
 Zipper::Zipper(View<const Tri> faces, View<const int> mirror, int width, int height, int n_dense) {
@@ -613,10 +779,9 @@ int Zipper::n_dense() const { return internals_->maps.n_dense; }
 int Zipper::width() const { return internals_->maps.width; }
 int Zipper::height() const { return internals_->maps.height; }
 
-void Zipper::begin(const ZipperArrays& in, ZipperedVertices out, Stream s) const {
+void Zipper::zip(const ZipperArrays& in, ZipperedArrays out, Stream s) const {
   const auto& h = *internals_;
   const Maps& m = h.maps;
-  h.vertex_of_pixel = in.vertex_of_pixel;
   const int sides_of_dense = kSides * m.n_dense;
   fill_bytes(m.pixels, 0, s);
   fill_bytes(View<std::int32_t>{m.count.data + m.vertices_at() + m.n_vertices(), sides_of_dense}, 0,
@@ -632,9 +797,24 @@ void Zipper::begin(const ZipperArrays& in, ZipperedVertices out, Stream s) const
   launch(count_kernel, kSides * m.n_items() + m.n_vertices(), s, m, in.vertex_of_pixel);
   h.scan(h.count.cview(), h.sum.view(), s);
   launch(letter_kernel, kSides * m.n_items(), s, m, in.vertex_of_pixel, h.letter);
-  copy_to_host(h.host_letter_buffer.data(), h.letter_buffer.data(), h.letter_buffer.size(), s);
-  // while the host stitches
   launch(vertices_kernel, m.n_vertices() + sides_of_dense, s, m, in, out);
+
+  fill_bytes(h.bucket_counts.view(), 0, s);
+  launch(segments_kernel, h.capacity, s, h.letter, h.strips);
+  launch(fans_kernel, h.capacity, s, m, h.letter, h.strips);
+  launch(chords_kernel, h.strips.chords.n, s, m, h.strips);
+  h.strip_scan(h.owned.cview(), h.before.view(), s);
+  launch(answer_kernel, h.capacity, s, h.letter, h.strips, h.answer);
+  launch(faces_kernel, m.n_faces() + kSides * m.n_pixels() + h.answer.triangles.n, s, m,
+         in.vertex_of_pixel, h.answer, out.faces, out.counts);
+  copy_to_host(h.host_answer.counts.data, h.answer.counts.data,
+               kAnswerCounts * sizeof(std::int32_t), s);
+}
+
+std::optional<ZipperedCounts> Zipper::counts() const {
+  const auto& c = internals_->host_answer.counts;
+  if (!c[kValid]) return std::nullopt;
+  return ZipperedCounts{c[kMeshVertices], c[kMeshFaces]};
 }
 
 // An edge that joins two vertices of R across a strip, where an edge elsewhere joins them already,
@@ -686,8 +866,10 @@ bool Zipper::Internals::doubles_an_edge(const std::vector<Tri> (&patches)[kSides
   return false;
 }
 
-std::optional<ZipperedCounts> Zipper::stitch(int threads) const {
+std::optional<ZipperedCounts> Zipper::stitch(int threads, Stream s) const {
   const auto& h = *internals_;
+  copy_to_host(h.host_letter_buffer.data(), h.letter_buffer.data(), h.letter_buffer.size(), s);
+  wait(s);
   const Letter& letter = h.host_letter;
   const auto& counts = letter.counts;
   if (std::max(counts[kAllEdges], counts[kAllPoints]) > h.capacity) return std::nullopt;
@@ -709,19 +891,21 @@ std::optional<ZipperedCounts> Zipper::stitch(int threads) const {
   const int all = seen + static_cast<int>(patches[1].size());
   if (broken[0] || broken[1] || all > h.host_answer.triangles.n || h.doubles_an_edge(patches))
     return std::nullopt;
-  h.host_answer.counts[0] = seen;
-  h.host_answer.counts[1] = all;
+  h.host_answer.counts[kSeenTriangles] = seen;
+  h.host_answer.counts[kAllTriangles] = all;
+  h.host_answer.counts[kValid] = 1;
   std::copy(patches[0].begin(), patches[0].end(), h.host_answer.triangles.data);
   std::copy(patches[1].begin(), patches[1].end(), h.host_answer.triangles.data + seen);
   return ZipperedCounts{counts[kVertices], counts[kFixedFaces] + all};
 }
 
-void Zipper::finish(View<Tri> faces, View<std::int32_t> counts, Stream s) const {
+void Zipper::finish(ImageView<const int> vertex_of_pixel, View<Tri> faces,
+                    View<std::int32_t> counts, Stream s) const {
   const auto& h = *internals_;
   const Maps& m = h.maps;
   copy_to_device(h.answer_buffer.data(), h.host_answer_buffer.data(), h.answer_buffer.size(), s);
   launch(faces_kernel, m.n_faces() + kSides * m.n_pixels() + h.answer.triangles.n, s, m,
-         h.vertex_of_pixel, h.answer, faces, counts);
+         vertex_of_pixel, h.answer, faces, counts);
 }
 
 }  // namespace e3d::cuda

@@ -1,8 +1,9 @@
 // zipper.h — the dense and the sparse mesh sewn into one on the device; see extreme3d/zipper.h.
 //
-// Three steps. `begin` decides on the device what is covered and clips, numbers all vertices, and
-// sends the strips between the meshes to the host: points and boundary edges, in the order in which
-// the host's zipper lists them. `stitch` triangulates them there. `finish` writes the faces.
+// All on the device, strips between the meshes included: every point of a strip lies on its border,
+// so that each triangle can be found alone. The triangles are those of the host's zipper but for
+// the diagonals of cocircular points. Where the strips cannot be filled so, `stitch` has the host
+// triangulate them, and gives the host's very triangles.
 #pragma once
 
 #include <memory>
@@ -28,19 +29,20 @@ struct ZipperArrays {
 };
 
 // As in ZipperedMesh; rows beyond the capacity are not written.
-struct ZipperedVertices {
+struct ZipperedArrays {
   View<Vec3> vertices;
   View<std::uint8_t> source;
   View<std::int32_t> index;
   View<std::uint8_t> seam;
+  View<Tri> faces;
+  View<std::int32_t> counts;  // (2,) vertices, faces; both 0 where the strips are not filled
 };
 
 struct ZipperedCounts {
   std::int32_t vertices, faces;
 };
 
-// Holds the topology, the buffers between the steps and what the host says to the device; for one
-// mesh at a time.
+// Holds the topology and all buffers; for one mesh at a time.
 class Zipper {
  public:
   // n_dense: capacity of D. Throws std::invalid_argument for a topology that cannot be sewn.
@@ -48,13 +50,17 @@ class Zipper {
   ~Zipper();
   Zipper(Zipper&&) noexcept;
 
-  void begin(const ZipperArrays& in, ZipperedVertices out, Stream s) const;
-  // On the host, after the stream has been waited for. Nothing if a border touches itself or a
-  // strip would double an edge of R, which needs other attempts than the first: that is the host
-  // zipper's work.
-  std::optional<ZipperedCounts> stitch(int threads) const;
-  // After `stitch` gave counts. counts: (2,) vertices, faces.
-  void finish(View<Tri> faces, View<std::int32_t> counts, Stream s) const;
+  void zip(const ZipperArrays& in, ZipperedArrays out, Stream s) const;
+  // After the stream has been waited for: what `zip` gave, nothing if the strips are not filled.
+  std::optional<ZipperedCounts> counts() const;
+
+  // The strips of the last `zip` filled on the host; waits for the stream. Nothing if a border
+  // touches itself or a strip would double an edge of R, which needs other attempts than the first:
+  // that is the host zipper's work.
+  std::optional<ZipperedCounts> stitch(int threads, Stream s) const;
+  // The faces with the strips that `stitch` filled; vertices are as `zip` left them.
+  void finish(ImageView<const int> vertex_of_pixel, View<Tri> faces, View<std::int32_t> counts,
+              Stream s) const;
 
   int n_vertices() const;
   int n_faces() const;

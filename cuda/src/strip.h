@@ -1,0 +1,203 @@
+// strip.h — triangles of a strip whose points all lie on its border, each found by itself.
+//
+// Lee, Lin. Generalized Delaunay triangulation for planar graphs. 1986. The third corner of the
+// triangle on an edge's left is, among the points that both ends see, the one whose circle with
+// them holds no other. Ties between cocircular points, of which a pixel grid is full, are broken as
+// if each point were raised off the paraboloid by its own amount, the most for the lowest number:
+// then all threads agree on one triangulation. Orientation is exact.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "extreme3d/rasterize.h"
+#include "extreme3d/triangulate.h"
+
+namespace e3d::cuda {
+
+// A boundary edge with its ends, numbered over both sides. The strip lies on its left.
+struct Segment {
+  PlanarPoint a, b;
+  std::int32_t from, to;
+};
+
+inline constexpr int kBucketBits = kSubPixelBits + 1;  // buckets of 2 x 2 px
+inline constexpr int kBucketRoom = 32;
+inline constexpr int kReach = 32;  // buckets that a search goes to each side
+
+// Segments by the buckets that their boxes meet.
+struct StripGrid {
+  View<Segment> segments;
+  View<std::int32_t> counts;   // of each bucket; may exceed the room
+  View<std::int32_t> entries;  // kBucketRoom a bucket
+  int columns, rows;           // of one side
+
+  E3D_HD int column(std::int32_t x) const { return clamp_to(x >> kBucketBits, columns); }
+  E3D_HD int row(std::int32_t y) const { return clamp_to(-y >> kBucketBits, rows); }
+  E3D_HD static int clamp_to(int i, int n) { return i < 0 ? 0 : i < n ? i : n - 1; }
+
+  // Visits segments of buckets [x0, x1] x [y0, y1], some of them more than once, until
+  // visit(segment) is true; tells whether one was.
+  template <class Visit>
+  E3D_HD bool any(int side, int x0, int y0, int x1, int y1, const Visit& visit) const {
+    for (int y = y0; y <= y1; ++y)
+      for (int x = x0; x <= x1; ++x) {
+        const int bucket = (side * rows + y) * columns + x;
+        const int n = counts[bucket] < kBucketRoom ? counts[bucket] : kBucketRoom;
+        for (int i = 0; i < n; ++i)
+          if (visit(segments[entries[bucket * kBucketRoom + i]])) return true;
+      }
+    return false;
+  }
+  template <class Visit>
+  E3D_HD bool any_near(int side, PlanarPoint p, PlanarPoint q, const Visit& visit) const {
+    return any(side, column(p.x < q.x ? p.x : q.x), row(p.y > q.y ? p.y : q.y),
+               column(p.x > q.x ? p.x : q.x), row(p.y < q.y ? p.y : q.y), visit);
+  }
+};
+
+// Twice the signed area of (a, b, c); positive when counter-clockwise.
+E3D_HD inline std::int64_t orient(PlanarPoint a, PlanarPoint b, PlanarPoint c) {
+  return std::int64_t(b.x - a.x) * (c.y - a.y) - std::int64_t(b.y - a.y) * (c.x - a.x);
+}
+
+// q, on the line through a and b, is strictly between them.
+E3D_HD inline bool between(PlanarPoint a, PlanarPoint b, PlanarPoint q) {
+  return std::int64_t(a.x - q.x) * (b.x - q.x) + std::int64_t(a.y - q.y) * (b.y - q.y) < 0;
+}
+
+// The segment crosses (p, q) or ends on it, other than in p or q.
+E3D_HD inline bool blocks(const Segment& s, int p_id, PlanarPoint p, int q_id, PlanarPoint q) {
+  const bool a_shared = s.from == p_id || s.from == q_id;
+  const bool b_shared = s.to == p_id || s.to == q_id;
+  if (a_shared && b_shared) return false;
+  const std::int64_t a = orient(p, q, s.a), b = orient(p, q, s.b);
+  if (a == 0 && !a_shared && between(p, q, s.a)) return true;
+  if (b == 0 && !b_shared && between(p, q, s.b)) return true;
+  if (a_shared || b_shared || !((a > 0 && b < 0) || (a < 0 && b > 0))) return false;
+  const std::int64_t c = orient(s.a, s.b, p), d = orient(s.a, s.b, q);
+  return (c > 0 && d < 0) || (c < 0 && d > 0);
+}
+
+E3D_HD inline bool sees(const StripGrid& grid, int side, int p_id, PlanarPoint p, int q_id,
+                        PlanarPoint q) {
+  return !grid.any_near(side, p, q, [&](const Segment& s) { return blocks(s, p_id, p, q_id, q); });
+}
+
+// Sign of the in-circle determinant of the counter-clockwise (a, b, c): d inside is positive.
+// Exact within 64 px; beyond, what is not certain counts as a tie.
+E3D_HD inline int in_circle_sign(PlanarPoint a, PlanarPoint b, PlanarPoint c, PlanarPoint d) {
+  const std::int64_t ax = a.x - d.x, ay = a.y - d.y, bx = b.x - d.x, by = b.y - d.y;
+  const std::int64_t cx = c.x - d.x, cy = c.y - d.y;
+  const auto small = [](std::int64_t v) { return v <= 1 << 14 && v >= -(1 << 14); };
+  if (small(ax) && small(ay) && small(bx) && small(by) && small(cx) && small(cy)) {
+    const std::int64_t a2 = ax * ax + ay * ay, b2 = bx * bx + by * by, c2 = cx * cx + cy * cy;
+    const std::int64_t det =
+        ax * (by * c2 - b2 * cy) - ay * (bx * c2 - b2 * cx) + a2 * (bx * cy - by * cx);
+    return (det > 0) - (det < 0);
+  }
+  const double a2 = double(ax * ax + ay * ay), b2 = double(bx * bx + by * by);
+  const double c2 = double(cx * cx + cy * cy);
+  const double det = double(ax) * (double(by) * c2 - b2 * double(cy)) -
+                     double(ay) * (double(bx) * c2 - b2 * double(cx)) +
+                     a2 * double(bx * cy - by * cx);
+  const double scale = a2 > b2 ? (a2 > c2 ? a2 : c2) : (b2 > c2 ? b2 : c2);
+  const double doubt = 1e-13 * scale * scale;
+  return (det > doubt) - (det < -doubt);
+}
+
+// Point d replaces c as third corner of the edge (a, b); both lie left of it.
+E3D_HD inline bool replaces(int a_id, PlanarPoint a, int b_id, PlanarPoint b, int c_id,
+                            PlanarPoint c, int d_id, PlanarPoint d) {
+  const int sign = in_circle_sign(a, b, c, d);
+  if (sign != 0) return sign > 0;
+  if (d_id < a_id && d_id < b_id && d_id < c_id) return false;  // raised, hence outside
+  if (c_id < a_id && c_id < b_id) return true;
+  // a raised end tips the plane about the line through the two others
+  if (a_id < b_id) return (orient(b, c, a) > 0) == (orient(b, c, d) > 0);
+  return (orient(c, a, b) > 0) == (orient(c, a, d) > 0);
+}
+
+struct Box {
+  double x0, y0, x1, y1;
+};
+
+// Box of the part of the circle through the counter-clockwise (a, b, c) that lies left of (a, b).
+E3D_HD inline Box box_of_cap(PlanarPoint a, PlanarPoint b, PlanarPoint c) {
+  const double bx = b.x - a.x, by = b.y - a.y, cx = c.x - a.x, cy = c.y - a.y;
+  const double b2 = bx * bx + by * by, c2 = cx * cx + cy * cy, d = 2 * (bx * cy - by * cx);
+  const double ux = (cy * b2 - by * c2) / d, uy = (bx * c2 - cx * b2) / d;  // centre from a
+  const double r = std::sqrt(ux * ux + uy * uy) * (1 + 1e-9) + 1;
+  if (bx * uy - by * ux >= 0) return {a.x + ux - r, a.y + uy - r, a.x + ux + r, a.y + uy + r};
+  const double height = r + (bx * uy - by * ux) / std::sqrt(b2);
+  return {(a.x < b.x ? a.x : b.x) - height - 1, (a.y < b.y ? a.y : b.y) - height - 1,
+          (a.x > b.x ? a.x : b.x) + height + 1, (a.y > b.y ? a.y : b.y) + height + 1};
+}
+
+struct StripPoint {
+  std::int32_t id;  // -1 for none
+  PlanarPoint at;
+};
+
+// Third corner of the triangle left of (a, b).
+E3D_HD inline StripPoint apex(const StripGrid& grid, int side, StripPoint a, StripPoint b) {
+  const PlanarPoint middle{(a.at.x + b.at.x) / 2, (a.at.y + b.at.y) / 2};
+  const int mx = grid.column(middle.x), my = grid.row(middle.y);
+  for (int reach = 1; reach <= kReach; reach *= 2) {
+    const int x0 = grid.clamp_to(mx - reach, grid.columns),
+              y0 = grid.clamp_to(my - reach, grid.rows);
+    const int x1 = grid.clamp_to(mx + reach, grid.columns),
+              y1 = grid.clamp_to(my + reach, grid.rows);
+    StripPoint best{-1, {0, 0}};
+    grid.any(side, x0, y0, x1, y1, [&](const Segment& s) {
+      const int id = s.from;
+      if (id == a.id || id == b.id || id == best.id || orient(a.at, b.at, s.a) <= 0) return false;
+      if (best.id >= 0 && !replaces(a.id, a.at, b.id, b.at, best.id, best.at, id, s.a))
+        return false;
+      if (sees(grid, side, a.id, a.at, id, s.a) && sees(grid, side, b.id, b.at, id, s.a))
+        best = {id, s.a};
+      return false;
+    });
+    if (best.id < 0) continue;
+    const Box box = box_of_cap(a.at, b.at, best.at);
+    const double size = 1 << kBucketBits;
+    if ((x0 == 0 || box.x0 > x0 * size) && (x1 == grid.columns - 1 || box.x1 < (x1 + 1) * size) &&
+        (y0 == 0 || -box.y1 > y0 * size) && (y1 == grid.rows - 1 || -box.y0 < (y1 + 1) * size))
+      return best;
+  }
+  return {-1, {0, 0}};
+}
+
+E3D_HD inline bool has_edge(const StripGrid& grid, int side, StripPoint from, StripPoint to) {
+  return grid.any_near(side, from.at, from.at,
+                       [&](const Segment& s) { return s.from == from.id && s.to == to.id; });
+}
+
+// Another boundary edge touches or crosses this one.
+E3D_HD inline bool is_broken(const StripGrid& grid, int side, const Segment& s) {
+  return grid.any_near(side, s.a, s.b, [&](const Segment& o) {
+    if (o.from != s.from && o.a.x == s.a.x && o.a.y == s.a.y) return true;
+    if (o.from == s.to && o.to == s.from) return true;
+    return blocks(o, s.from, s.a, s.to, s.b);
+  });
+}
+
+// A number for a triangle, the same from each of its corners.
+E3D_HD inline std::uint32_t fingerprint(int a, int b, int c) {
+  const int least = min3(a, b, c);
+  if (least == b) {
+    const int first = a;
+    a = b, b = c, c = first;
+  } else if (least == c) {
+    const int last = c;
+    c = b, b = a, a = last;
+  }
+  const auto mix = [](std::uint32_t h) {
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    return h ^ h >> 16;
+  };
+  return mix(mix(mix(std::uint32_t(a) + 0x9e3779b9u) + std::uint32_t(b)) + std::uint32_t(c));
+}
+
+}  // namespace e3d::cuda
