@@ -90,16 +90,17 @@ class Hierarchy {
   }
 
   // First half of a V-cycle, a symmetric positive approximation z of A⁻¹ b on the first grid: down
-  // from there. first(block, i, own) gives b there, own where nobody else asks for it but as a
-  // neighbour. Returns the sum of what it added to its blocks.
+  // from there. first(block, i, own) gives b of a cell. Tiles overlap: a cell is own once, and in
+  // what others ask for its neighbours' sake nothing is to be written. Returns the sum of what
+  // `first` added to its blocks.
   template <class First>
   __device__ Sum3 descend(Grid& grid, const First& first) const {
     return sum_blocks(grid, tiles(0),
                       [&](Block& block, int t) { descend_tile(block, 0, t, first); });
   }
 
-  // Second half: all below, and up again. finished(block, i, z, a_z) takes the results. Returns the
-  // sum of what it added to its blocks.
+  // Second half: all below, and up again. finished(block, i, z, a_z) takes a cell's results, once.
+  // Returns the sum of what it added to its blocks.
   template <class Finished>
   __device__ Sum3 ascend(Grid& grid, const Finished& finished) const {
     for (int l = 1; l < first_by_block_; ++l) {
