@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from extreme3d_fast._arrays import bounding_box
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.detect import transform_points as transform_pixels
 from extreme3d_fast.device import Device
@@ -357,48 +356,12 @@ def test_photo_mask_of_upright_photos_is_what_opencv_draws(
 # --- Boxes and sums ---------------------------------------------------------------------------
 
 
-def blob(rng: np.random.Generator, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    mask = np.zeros(shape, np.bool_)
-    mask[7:40, 12:60] = rng.random((33, 48)) < 0.3
-    return mask
-
-
-def box_of(device: Device, *maps: npt.NDArray[np.generic], name: str) -> list[int]:
-    out = device.empty(5, "int32")
-    reductions = device.ops.MapReductions()
-    getattr(reductions, name)(*map(device.put, maps), out, device.stream)
-    return [int(n) for n in device.get(out, np.int32)]
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (50, 70), (130, 257)])
-@pytest.mark.parametrize("fill", ["blob", "all", "corner", "none"])
-def test_boxes_are_the_hosts(
-    device: Device, rng: np.random.Generator, shape: tuple[int, int], fill: str
-) -> None:
-    mask = blob(rng, shape) if fill == "blob" and min(shape) >= 50 else np.zeros(shape, np.bool_)
-    if fill == "all":
-        mask[:] = True
-    if fill == "corner":
-        mask[-1, -1] = True
-    expected = [0, -1, 0, -1, 0]
-    if mask.any():
-        rows, columns = bounding_box(mask)
-        expected = [rows.start, rows.stop - 1, columns.start, columns.stop - 1, int(mask.sum())]
-    assert box_of(device, mask, name="mask_box") == expected
-    # no face where either map has none
-    weight = np.where(mask, 0.5, 0).astype(np.float32)
-    depth = np.where(mask, 600, np.inf).astype(np.float32)
-    everywhere = np.ones(shape, np.float32)
-    assert box_of(device, weight, 600 * everywhere, name="bounding_box") == expected
-    assert box_of(device, everywhere, depth, name="bounding_box") == expected
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (50, 70), (500, 500)])
 def test_weight_sums_are_those_in_double(
     device: Device, rng: np.random.Generator, shape: tuple[int, int]
 ) -> None:
     weight, mask = rng.random(shape).astype(np.float32), rng.random(shape) < 0.7
     out = device.empty(2, "float64")
-    device.ops.MapReductions().weight_sums(device.put(weight), device.put(mask), out, device.stream)
+    device.ops.WeightSums().sum(device.put(weight), device.put(mask), out, device.stream)
     expected = [weight.sum(dtype=float), weight[~mask].sum(dtype=float)]
     np.testing.assert_allclose(device.get(out, np.float64), expected, rtol=1e-12)  # order of terms

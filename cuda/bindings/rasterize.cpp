@@ -107,41 +107,14 @@ void bind_rasterize(nb::module_& m) {
                    stream(s));
       },
       "corners"_array, "rows"_array, "out"_array, "stream"_a = 0);
-  m.attr("DEPTH_BINS") = kDepthBins;
-  m.def(
-      "depth_histogram",
-      [](const Array<const float>& weight, const Array<const float>& depth,
-         const Array<std::int32_t>& out, std::uintptr_t s) {
-        const auto z = image(depth, "depth");
-        depth_histogram(image(weight, "weight", z.height, z.width), z, view(out, "out", kDepthBins),
-                        stream(s));
-      },
-      "weight"_array, "depth"_array, "out"_array, "stream"_a = 0);
-  nb::class_<MapReductions>(m, "MapReductions")
+  nb::class_<WeightSums>(m, "WeightSums")
       .def(nb::init<>())
       .def(
-          "bounding_box",
-          [](const MapReductions& reductions, const Array<const float>& weight,
-             const Array<const float>& depth, const Array<std::int32_t>& out, std::uintptr_t s) {
-            const auto w = image(weight, "weight");
-            reductions.bounding_box(w, image(depth, "depth", w.height, w.width),
-                                    view(out, "out", 5), stream(s));
-          },
-          "weight"_array, "depth"_array, "out"_array, "stream"_a = 0)
-      .def(
-          "mask_box",
-          [](const MapReductions& reductions, const Array<const std::uint8_t>& mask,
-             const Array<std::int32_t>& out, std::uintptr_t s) {
-            reductions.mask_box(image(mask, "mask"), view(out, "out", 5), stream(s));
-          },
-          "mask"_array, "out"_array, "stream"_a = 0)
-      .def(
-          "weight_sums",
-          [](const MapReductions& reductions, const Array<const float>& weight,
+          "sum",
+          [](const WeightSums& sums, const Array<const float>& weight,
              const Array<const std::uint8_t>& mask, const Array<double>& out, std::uintptr_t s) {
             const auto w = image(weight, "weight");
-            reductions.weight_sums(w, image(mask, "mask", w.height, w.width), view(out, "out", 2),
-                                   stream(s));
+            sums.sum(w, image(mask, "mask", w.height, w.width), view(out, "out", 2), stream(s));
           },
           "weight"_array, "mask"_array, "out"_array, "stream"_a = 0);
 }

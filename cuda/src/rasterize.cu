@@ -171,43 +171,6 @@ E3D_KERNEL photo_mask_kernel(View<const Span> rows, ImageView<std::uint8_t> out)
 
 // === Reductions ===
 
-struct WeightedFace {
-  ImageView<const float> weight, depth;
-  E3D_HD bool operator()(int i) const { return weight[i] > 0.f && std::isfinite(depth[i]); }
-};
-
-struct InMask {
-  ImageView<const std::uint8_t> mask;
-  E3D_HD bool operator()(int i) const { return mask[i] != 0; }
-};
-
-// Only where a run of pixels begins or ends does a thread touch what all share.
-template <class Inside>
-struct BoxProgram {
-  Inside inside;
-  int width, height;
-  View<std::int32_t> out;
-
-  __device__ void run(Grid& grid) const {
-    grid.for_each(4,
-                  [&](int k) { out[k] = k % 2 ? -1 : std::numeric_limits<std::int32_t>::max(); });
-    grid.sync();
-    const double count = grid.sum(width * height, [&](int i) {
-      if (!inside(i)) return 0.0;
-      const std::int32_t x = i % width, y = i / width;
-      if (y == 0 || !inside(i - width)) atomic_min(&out[0], y);
-      if (y == height - 1 || !inside(i + width)) atomic_max(&out[1], y);
-      if (x == 0 || !inside(i - 1)) atomic_min(&out[2], x);
-      if (x == width - 1 || !inside(i + 1)) atomic_max(&out[3], x);
-      return 1.0;
-    });
-    grid.for_each(1, [&](int) {
-      out[4] = static_cast<std::int32_t>(count);
-      if (count == 0.0) out[0] = out[2] = 0;
-    });
-  }
-};
-
 struct WeightProgram {
   ImageView<const float> weight;
   ImageView<const std::uint8_t> mask;
@@ -223,20 +186,6 @@ struct WeightProgram {
     });
   }
 };
-
-// Floats of an octave are evenly spaced, and positive ones sort as integers.
-E3D_HD inline int depth_bin(float depth) {
-  constexpr int kFirst = 0x42800000 >> 12;  // of 64 mm
-  const int bin = static_cast<int>(depth_key(depth, 0) >> 44) - kFirst;
-  return bin < 0 ? 0 : bin < kDepthBins ? bin : kDepthBins - 1;
-}
-
-E3D_KERNEL depth_histogram_kernel(ImageView<const float> weight, ImageView<const float> depth,
-                                  View<std::int32_t> out) {
-  const int i = thread_index();
-  if (i >= depth.width * depth.height || !(weight[i] > 0.f) || !std::isfinite(depth[i])) return;
-  atomic_add(&out[depth_bin(depth[i])], 1);
-}
 
 }  // namespace
 
@@ -288,35 +237,16 @@ void photo_mask(View<const double> corners, View<Span> rows, ImageView<std::uint
   launch(photo_mask_kernel, out.width * out.height, s, View<const Span>{rows.data, rows.n}, out);
 }
 
-struct MapReductions::Internals {
+struct WeightSums::Internals {
   GridScratch grid;
 };
 
-MapReductions::MapReductions() : internals_(std::make_unique<Internals>()) {}
-MapReductions::~MapReductions() = default;
+WeightSums::WeightSums() : internals_(std::make_unique<Internals>()) {}
+WeightSums::~WeightSums() = default;
 
-void MapReductions::bounding_box(ImageView<const float> weight, ImageView<const float> depth,
-                                 View<std::int32_t> out, Stream s) const {
-  const int width = weight.width, height = weight.height;
-  launch_grid(BoxProgram<WeightedFace>{{weight, depth}, width, height, out}, width * height,
-              internals_->grid, s);
-}
-
-void MapReductions::mask_box(ImageView<const std::uint8_t> mask, View<std::int32_t> out,
-                             Stream s) const {
-  const int width = mask.width, height = mask.height;
-  launch_grid(BoxProgram<InMask>{{mask}, width, height, out}, width * height, internals_->grid, s);
-}
-
-void MapReductions::weight_sums(ImageView<const float> weight, ImageView<const std::uint8_t> mask,
-                                View<double> out, Stream s) const {
+void WeightSums::sum(ImageView<const float> weight, ImageView<const std::uint8_t> mask,
+                     View<double> out, Stream s) const {
   launch_grid(WeightProgram{weight, mask, out}, weight.width * weight.height, internals_->grid, s);
-}
-
-void depth_histogram(ImageView<const float> weight, ImageView<const float> depth,
-                     View<std::int32_t> out, Stream s) {
-  fill_bytes(out, 0, s);
-  launch(depth_histogram_kernel, depth.width * depth.height, s, weight, depth, out);
 }
 
 }  // namespace e3d::cuda

@@ -37,8 +37,6 @@ _TUKEY = 3.0
 LIGHT_RIDGE = np.array([1e-3] * 4 + [3e-2] * 5)
 
 
-# px; of a smaller face nothing can be said.
-LEAST_FACE = 8
 # A face is 165 mm high: 4 to 16,000 pixels.
 LEAST_MM_PER_PIXEL, MOST_MM_PER_PIXEL = 0.01, 40.0
 
@@ -90,7 +88,7 @@ def face_window(
     """
     face = (weight > 0) & np.isfinite(depth)
     rows, columns = np.flatnonzero(face.any(axis=1)), np.flatnonzero(face.any(axis=0))
-    if min(len(rows), len(columns)) < LEAST_FACE:
+    if len(rows) < 8 or len(columns) < 8:
         return None
     mm = float(np.median(depth[face][::7])) / camera.fx
     if not LEAST_MM_PER_PIXEL < mm < MOST_MM_PER_PIXEL:

@@ -1,8 +1,8 @@
 """The pipeline on a device, top to bottom: `Reconstructor._reconstruct` on arrays that stay there.
 
-The host waits for the device four times a face: for the window of the face, which shapes the bump
-network's input; for how much is hidden; for the strips that the zipper sews, which are triangulated
-on the host; and for the result. What lies between runs as recorded graphs.
+The host waits for the device three times a face: for the window of the face, which shapes the bump
+network's input; for how much is hidden; and for the size of the final mesh. What lies between runs
+as recorded graphs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from extreme3d_fast._shading import LEAST_FACE, LEAST_MM_PER_PIXEL, MOST_MM_PER_PIXEL
+from extreme3d_fast._shading import LEAST_MM_PER_PIXEL, MOST_MM_PER_PIXEL
 from extreme3d_fast.bump_network import CROP_SIZE, BumpContract, MapWindow
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.crop import Crop
@@ -65,8 +65,6 @@ UInt8 = npt.NDArray[np.uint8]
 _MAX_SLOPE = 8.0
 # Of eyeballs and teeth, as `vertex_visibility` takes them.
 _PART_MIN_COSINE, _PART_DEPTH_TOLERANCE = 0.15, 1.0
-_BIN_BITS = 12  # of a depth's float that its bin does not tell
-_FIRST_BIN = 0x42800000 >> _BIN_BITS  # 64 mm
 
 
 def device_lanes(
@@ -159,9 +157,8 @@ class _Buffers(NamedTuple):
     part_visible: DeviceArray
     photo_rows: DeviceArray
     in_photo: DeviceArray
-    box: DeviceArray
+    face_box: DeviceArray
     sums: DeviceArray
-    histogram: DeviceArray
     closed_face: DeviceArray
     bump: DeviceArray
     face_probability: DeviceArray
@@ -261,8 +258,6 @@ class DevicePipeline:
         self._borrow_work = _Recorded(device, self._borrow)
         self._fill_work = _Recorded(device, self._fill)
         self._shape_work = _Recorded(device, self._shape)
-        self._color_work = _Recorded(device, self._color)
-        self._paint_work = _Recorded(device, self._paint)
 
     def _open(self, path: str | Path) -> DeviceNetwork:
         return DeviceNetwork(self._device, self._photos, self._looks, self._networks.open(path))
@@ -301,7 +296,7 @@ class DevicePipeline:
             [(level.indptr, level.indices, level.weights) for level in model.subdivision],
         )
         self._rasterizer = ops.Rasterizer(skin, len(faces), size, size)
-        self._reductions = ops.MapReductions()
+        self._weight_sums = ops.WeightSums()
         self._maps = ops.NetworkMaps(size)
         self._holes = ops.HoleFinder(size, size)
         self._blender = ops.Blender(size, size)
@@ -376,9 +371,8 @@ class DevicePipeline:
             part_visible=device.empty(parts, "uint8"),
             photo_rows=device.empty((size, 2), "int32"),
             in_photo=device.empty(image, "uint8"),
-            box=device.empty(5, "int32"),
+            face_box=device.empty(5),
             sums=device.empty(2, "float64"),
-            histogram=device.empty(int(ops.DEPTH_BINS), "int32"),
             closed_face=device.empty(image, "uint8"),
             bump=device.empty(image),
             face_probability=device.empty(image),
@@ -430,11 +424,9 @@ class DevicePipeline:
         )
         # what the host reads between the stages
         self._crop_picture: UInt8 = ops.pinned([size, size, 3], "uint8")
-        self._box: npt.NDArray[np.int32] = ops.pinned([5], "int32")
+        self._face_box: Float32 = ops.pinned([5])
         self._sums: npt.NDArray[np.float64] = ops.pinned([2], "float64")
-        self._histogram: npt.NDArray[np.int32] = ops.pinned([int(ops.DEPTH_BINS)], "int32")
         self._stats: npt.NDArray[np.float64] = ops.pinned([3], "float64")
-        self._zipper_ready = ops.create_event()
         if self._similar is not None:
             self._references.keep_all()
         device.wait()
@@ -458,7 +450,7 @@ class DevicePipeline:
         warn_of_view(warnings, face_height(foundation), outside)
 
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
-        timed("bump_network", self._read_relief)(foundation)
+        timed("bump_network", self._read_relief)()
         fraction, hidden_px, covered = (float(value) for value in self._stats)
         warn_of_occlusion(warnings, fraction - outside)
         if self._options.detail == "shading":
@@ -469,14 +461,8 @@ class DevicePipeline:
         timed("fill", self._fill_holes)(references)
 
         # dense mesh D (Eq. 4), sparse mesh R, soft symmetry (Eq. 9), registration and completion
-        # (Eq. 6-8, 10), final shape S; what the photo shows of the skin meanwhile
-        self._shape_work()
-        self._device.ops.record_event(self._zipper_ready, self._device.stream)
-        self._color_work()
-        n_vertices, n_faces = timed("zipper", self._sew)()
-
-        # where every vertex came from, and its colour
-        self._paint_work()
+        # (Eq. 6-8, 10), final shape S; where every vertex came from, and its colour
+        n_vertices, n_faces = timed("shape", self._complete)()
         return timed("download", self._face)(
             n_vertices, n_faces, foundation, crop, fraction, references, warnings, timings
         )
@@ -495,17 +481,17 @@ class DevicePipeline:
         self._surface_work()
         self._device.wait()
 
-    def _read_relief(self, foundation: Foundation) -> None:
+    def _read_relief(self) -> None:
         b, ops, stream = self._b, self._device.ops, self._device.stream
         window = self._window()
         if window is None:
             for array in (b.bump, b.face_probability, b.face_mask):
                 ops.fill_bytes(array, 0, stream)
         else:
-            y, x = window.corner
-            shape = (1, self._bump_contract.channels, *window.shape)
+            looked_at, mm = window
+            y, x = looked_at.corner
+            shape = (1, self._bump_contract.channels, *looked_at.shape)
             feeds, answers = self._bump_runner.buffers({"image": shape})
-            mm = self._mm_per_pixel(foundation)
             self._maps.input(b.crop_image(ops), b.depth, mm, x, y, feeds["image"], stream)
             self._bump_runner.run(feeds, answers)
             self._maps.output(
@@ -526,21 +512,16 @@ class DevicePipeline:
         self._relief_work()
         self._device.wait()
 
-    def _window(self) -> MapWindow | None:
-        """The part of the map that the network looks at; None where there is no face."""
-        top, bottom, left, right, count = (int(value) for value in self._box)
-        if count == 0 or min(bottom - top, right - left) < LEAST_FACE - 1:
+    def _window(self) -> tuple[MapWindow, float] | None:
+        """The part of the map that the network looks at, and the size of a pixel in mm; None where
+        there is no face."""
+        top, bottom, left, right, mm = (float(value) for value in self._face_box)
+        if mm == 0:
             return None
-        return self._bump_contract.window(slice(top, bottom + 1), slice(left, right + 1))
-
-    def _mm_per_pixel(self, foundation: Foundation) -> float:
-        below = np.cumsum(self._histogram)
-        place = int(np.searchsorted(below, (int(below[-1]) + 1) // 2))
-        bits = np.uint32(((_FIRST_BIN + place) << _BIN_BITS) + (1 << (_BIN_BITS - 1)))
-        mm = float(bits.view(np.float32)) / foundation.camera.fx
         if not LEAST_MM_PER_PIXEL < mm < MOST_MM_PER_PIXEL:
             raise ValueError(f"`depth` should be mm, gives a pixel of {mm:.2g} mm")
-        return mm
+        rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+        return self._bump_contract.window(rows, columns), mm
 
     def _shade(self, crop: Crop, foundation: Foundation) -> None:
         """Relief by shape from shading, which the host does."""
@@ -568,20 +549,22 @@ class DevicePipeline:
         else:
             self._fill_work()
 
-    def _sew(self) -> tuple[int, int]:
-        """Strips triangulated on the host; number of vertices and faces of S."""
-        b, ops, stream = self._b, self._device.ops, self._device.stream
-        ops.wait_event(self._zipper_ready)
-        counts = self._zipper.stitch()
-        if counts is None:
-            return self._sew_on_host()
-        self._zipper.finish(b.mesh_faces, b.counts, stream)
-        n_vertices, n_faces = counts
-        return int(n_vertices), int(n_faces)
+    def _complete(self) -> tuple[int, int]:
+        """Number of vertices and faces of S."""
+        self._shape_work()
+        self._device.wait()
+        counts = self._zipper.counts()
+        if counts is None:  # strips that the device cannot fill
+            counts = self._sew_on_host()
+            self._paint()
+        return int(counts[0]), int(counts[1])
 
     def _sew_on_host(self) -> tuple[int, int]:
-        """What takes several attempts, all on the host: borders that touch themselves."""
+        """Strips, or where borders touch themselves the whole mesh, sewn on the host."""
         b, device, model = self._b, self._device, self._model
+        if (counts := self._zipper.stitch(stream=device.stream)) is not None:
+            self._zipper.finish(b.vertex_of_pixel, b.mesh_faces, b.counts, device.stream)
+            return int(counts[0]), int(counts[1])
         skin = slice(0, model.skin_vertex_count)
         if self._host_zipper is None:
             self._host_zipper = Zipper(model.faces, model.mirror[skin])
@@ -599,14 +582,14 @@ class DevicePipeline:
             device.get(b.vertex_of_pixel, np.int32),
             Camera(fx, fy, cx, cy, CROP_SIZE, CROP_SIZE),
         )
-        counts = np.array([len(mesh.vertices), len(mesh.faces)], np.int32)
+        totals = np.array([len(mesh.vertices), len(mesh.faces)], np.int32)
         for values, target in (
             (mesh.vertices, b.vertices),
             (mesh.source, b.source),
             (mesh.source_vertex, b.source_vertex),
             (mesh.seam, b.seam),
             (mesh.faces, b.mesh_faces),
-            (counts, b.counts),
+            (totals, b.counts),
         ):
             device.ops.upload(np.ascontiguousarray(values), target, device.stream)
         device.wait()
@@ -709,12 +692,10 @@ class DevicePipeline:
             s,
         )
         ops.photo_mask(b.corners, b.photo_rows, b.in_photo, s)
-        self._reductions.bounding_box(b.weight, b.depth, b.box, s)
-        self._reductions.weight_sums(b.weight, b.in_photo, b.sums, s)
-        ops.depth_histogram(b.weight, b.depth, b.histogram, s)
-        ops.download(b.box, self._box, s)
+        self._maps.find_face(b.weight, b.depth, b.pinhole, b.face_box, s)
+        self._weight_sums.sum(b.weight, b.in_photo, b.sums, s)
+        ops.download(b.face_box, self._face_box, s)
         ops.download(b.sums, self._sums, s)
-        ops.download(b.histogram, self._histogram, s)
         ops.vertex_visibility(
             b.in_camera,
             b.skin_normals,
@@ -846,7 +827,7 @@ class DevicePipeline:
             b.reflected_defined,
             s,
         )
-        self._zipper.begin(
+        self._zipper.zip(
             b.sparse,
             b.in_camera,
             b.observed,
@@ -861,11 +842,15 @@ class DevicePipeline:
             b.source,
             b.source_vertex,
             b.seam,
+            b.mesh_faces,
+            b.counts,
             s,
         )
+        self._color()
+        self._paint()
 
     def _color(self) -> None:
-        """Of the head model's vertices; needs nothing of the final mesh."""
+        """Colours of the head model's vertices."""
         b, ops, s = self._b, self._device.ops, self._device.stream
         crop = b.crop_image(ops)
         # hair, clothes and what covers the face are better left out than painted on the skin
@@ -879,6 +864,7 @@ class DevicePipeline:
         )
 
     def _paint(self) -> None:
+        """Colours and provenance of S."""
         b, ops, s = self._b, self._device.ops, self._device.stream
         ops.provenance(
             b.source,

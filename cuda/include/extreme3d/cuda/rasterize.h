@@ -57,29 +57,15 @@ void pixels_of_vertices(View<const Vec3> vertices_in_camera, View<const float> p
 // a row of the crop; out: 1 where the photo has the pixel and its neighbours.
 void photo_mask(View<const double> corners, View<Span> rows, ImageView<std::uint8_t> out, Stream s);
 
-// Bins of a histogram of depths from 64 to 4096 mm: 2048 an octave, so that a bin's middle is
-// within 1/4096 of what is in it. What lies beyond is in the first and last bin.
-inline constexpr int kDepthBins = 6 * 2048;
-
-// out (kDepthBins,): number of the pixels with a weight and a finite depth in each bin.
-void depth_histogram(ImageView<const float> weight, ImageView<const float> depth,
-                     View<std::int32_t> out, Stream s);
-
-// Boxes and sums of maps; owns what a grid of threads needs.
-class MapReductions {
+// Sums of maps; owns what a grid of threads needs.
+class WeightSums {
  public:
-  MapReductions();
-  ~MapReductions();
+  WeightSums();
+  ~WeightSums();
 
-  // out (5,): first and last row, first and last column, and number of the pixels with a weight
-  // and a finite depth; (0, -1, 0, -1, 0) where there is none.
-  void bounding_box(ImageView<const float> weight, ImageView<const float> depth,
-                    View<std::int32_t> out, Stream s) const;
-  // The same of the pixels of a mask.
-  void mask_box(ImageView<const std::uint8_t> mask, View<std::int32_t> out, Stream s) const;
   // out (2,): sum of the weight, and of its part outside the mask.
-  void weight_sums(ImageView<const float> weight, ImageView<const std::uint8_t> mask,
-                   View<double> out, Stream s) const;
+  void sum(ImageView<const float> weight, ImageView<const std::uint8_t> mask, View<double> out,
+           Stream s) const;
 
  private:
   struct Internals;
