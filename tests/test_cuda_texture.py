@@ -159,11 +159,11 @@ def test_pixels_of_vertices_are_the_hosts(device: Device, rng: np.random.Generat
 def test_masks_at_pixels_are_the_hosts(device: Device, rng: np.random.Generator) -> None:
     picture = rng.random((SIZE, SIZE)) < 0.5
     pixel = rng.integers(-1, SIZE**2, 777)
-    mask = rng.random(777) < 0.7
+    mask, region = rng.random((2, 777)) < 0.7
     out = device.empty(777, "uint8")
-    device.ops.mask_at_pixels(*map(device.put, (mask, np.int32(pixel), picture)), out)
+    device.ops.mask_at_pixels(*map(device.put, (mask, region, np.int32(pixel), picture)), out)
     np.testing.assert_array_equal(
-        device.get(out, np.bool_), mask & host._at_vertices(picture, pixel)
+        device.get(out, np.bool_), mask & region & host._at_vertices(picture, pixel)
     )
 
 

@@ -58,14 +58,16 @@ void bind_texture(nb::module_& m) {
       "stream"_a = 0);
   m.def(
       "mask_at_pixels",
-      [](const Array<const std::uint8_t>& mask, const Array<const std::int32_t>& pixel_of_vertex,
-         const Array<const std::uint8_t>& picture, const Array<std::uint8_t>& out,
-         std::uintptr_t s) {
+      [](const Array<const std::uint8_t>& mask, const Array<const std::uint8_t>& region,
+         const Array<const std::int32_t>& pixel_of_vertex, const Array<const std::uint8_t>& picture,
+         const Array<std::uint8_t>& out, std::uintptr_t s) {
         const auto in = view(mask, "mask");
-        mask_at_pixels(in, view(pixel_of_vertex, "pixel_of_vertex", in.n), image(picture, "image"),
+        mask_at_pixels(in, view(region, "region", in.n),
+                       view(pixel_of_vertex, "pixel_of_vertex", in.n), image(picture, "image"),
                        view(out, "out", in.n), stream(s));
       },
-      "mask"_array, "pixel_of_vertex"_array, "image"_array, "out"_array, "stream"_a = 0);
+      "mask"_array, "region"_array, "pixel_of_vertex"_array, "image"_array, "out"_array,
+      "stream"_a = 0);
 
   m.def(
       "provenance",

@@ -34,9 +34,10 @@ class VertexColors {
 void vertex_pixels(View<const Vec3> vertices_in_camera, View<const float> pinhole, int width,
                    int height, View<std::int32_t> out, Stream s);
 
-// mask without the vertices whose pixel is not in `image`.
-void mask_at_pixels(View<const std::uint8_t> mask, View<const std::int32_t> pixel_of_vertex,
-                    ImageView<const std::uint8_t> image, View<std::uint8_t> out, Stream s);
+// mask without the vertices outside of `region`, and without those whose pixel is not in `image`.
+void mask_at_pixels(View<const std::uint8_t> mask, View<const std::uint8_t> region,
+                    View<const std::int32_t> pixel_of_vertex, ImageView<const std::uint8_t> image,
+                    View<std::uint8_t> out, Stream s);
 
 // === The final mesh ===
 
