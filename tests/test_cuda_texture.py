@@ -100,6 +100,16 @@ def test_an_object_without_vertices_has_no_colours(device: Device) -> None:
     skin.colors(*map(device.put, (none.astype(np.float32), seen, photo, PINHOLE)), out)
 
 
+def test_vertices_without_a_mirror_image_are_the_hosts(
+    device: Device, head: Head, rng: np.random.Generator
+) -> None:
+    head.faces = head.faces[(head.vertices[head.faces][:, :, 1] < 30).all(axis=1)]  # and a border
+    mirror = np.where(rng.random(len(head.mirror)) < 0.3, -1, head.mirror).astype(np.int32)
+    shown = head.shown["one half"]
+    difference = device_colors(device, head, shown, mirror) - head.host(shown, mirror).astype(int)
+    assert np.abs(difference).mean() <= 1
+
+
 def test_a_face_that_names_a_vertex_twice_does_no_harm(device: Device, head: Head) -> None:
     head.faces = np.concatenate([head.faces, np.int32([[5, 5, 9], [7, 7, 7]])])
     shown = head.shown["one half"]

@@ -113,6 +113,15 @@ def test_far_from_the_seen_the_toned_fallback_returns() -> None:
     np.testing.assert_allclose(middle[0], toned, atol=14)  # 160 mm: faded to exp(-4)
 
 
+def test_border_vertex_with_a_neighbour_that_it_does_not_list_stays_finite(sheet: Sheet) -> None:
+    at = 20 * sheet.n  # on the left border; only the vertex above leads to it
+    following = [face[np.flatnonzero(face == at)[0] - 2] for face in sheet.faces if at in face]
+    mirror = sheet.mirror.copy()
+    mirror[following] = -1
+    photo = np.full((SIZE, SIZE, 3), SKIN, np.uint8)
+    assert (np.abs(sheet.colors(photo, sheet.x > -12, mirror) - SKIN) <= 1).all()
+
+
 def test_vertex_outside_the_photo_is_not_sampled(sheet: Sheet) -> None:
     sheet.vertices = sheet.vertices + np.float32([45, 0, 0])
     photo = np.full((SIZE, SIZE, 3), SKIN, np.uint8)

@@ -57,9 +57,10 @@ inline constexpr int kSmoothRounds = 2;     // rounds that take pores and noise 
 
 // Of a vertex with `count` neighbours in the membrane, by `squared` mm² the sum of their squared
 // distances. Weight of the sum of their values; on a regular ring of edge length h: mean of the
-// neighbours − u = h²/4 Δu = h²/4 u/L².
+// neighbours − u = h²/4 Δu = h²/4 u/L². 0 without neighbours: on a border, a vertex may be one of
+// another's without having any.
 E3D_HD inline float membrane_weight(float count, float squared) {
-  return 1.f / (count + squared / (4.f * kFadeLength * kFadeLength));
+  return count > 0.f ? 1.f / (count + squared / (4.f * kFadeLength * kFadeLength)) : 0.f;
 }
 // One ring further out the membrane has fallen by exp(−h/L).
 E3D_HD inline float membrane_fade(float count, float squared) {
