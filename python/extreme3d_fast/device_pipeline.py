@@ -520,7 +520,7 @@ class DevicePipeline:
             return None
         if not LEAST_MM_PER_PIXEL < mm < MOST_MM_PER_PIXEL:
             raise ValueError(f"`depth` should be mm, gives a pixel of {mm:.2g} mm")
-        rows, columns = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
+        rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
         return self._bump_contract.window(rows, columns), mm
 
     def _shade(self, crop: Crop, foundation: Foundation) -> None:
