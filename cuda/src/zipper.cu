@@ -200,6 +200,8 @@ enum StripStatus { kChords, kFingerprints, kDefects, kLateDefects };
 constexpr int kStripStatus = 4;
 constexpr int kOwned = 24;  // triangles of a fan whose first corner has the lowest number
 constexpr int kFan = 128;   // triangles of a fan
+// One thread in so many searches: searches part ways, and there are more threads than edges.
+constexpr int kThreadsPerFan = 8;
 
 // Rows of a struct one after the other in one buffer, or its size.
 struct Carver {
@@ -514,8 +516,8 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
 // triangles are met three times, which the sum of their fingerprints tells, and then they fill what
 // the edges enclose.
 E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
-  const int e = thread_index();
-  if (e >= letter.edges.n) return;
+  const int e = thread_index() / kThreadsPerFan;
+  if (thread_index() % kThreadsPerFan != 0 || e >= letter.edges.n) return;
   strips.owned[e] = 0;
   if (e == 0) strips.owned[letter.edges.n] = 0;
   if (e >= letter.counts[kAllEdges] || strips.status[kDefects] > 0) return;
@@ -801,7 +803,7 @@ void Zipper::zip(const ZipperArrays& in, ZipperedArrays out, Stream s) const {
 
   fill_bytes(h.bucket_counts.view(), 0, s);
   launch(segments_kernel, h.capacity, s, h.letter, h.strips);
-  launch(fans_kernel, h.capacity, s, m, h.letter, h.strips);
+  launch(fans_kernel, kThreadsPerFan * h.capacity, s, m, h.letter, h.strips);
   launch(chords_kernel, h.strips.chords.n, s, m, h.strips);
   h.strip_scan(h.owned.cview(), h.before.view(), s);
   launch(answer_kernel, h.capacity, s, h.letter, h.strips, h.answer);
