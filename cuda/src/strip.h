@@ -91,9 +91,20 @@ E3D_HD inline bool blocks(const Segment& s, int p_id, PlanarPoint p, int q_id, P
   return (c > 0 && d < 0) || (c < 0 && d > 0);
 }
 
-E3D_HD inline bool sees(const StripGrid& grid, int side, int p_id, PlanarPoint p, int q_id,
-                        PlanarPoint q) {
-  return !grid.any_along(side, p, q, [&](const Segment& s) { return blocks(s, p_id, p, q_id, q); });
+struct StripPoint {
+  std::int32_t id;  // -1 for none
+  PlanarPoint at;
+};
+
+// `wall`: what blocked the view last, asked first since it often does again; none to begin with.
+E3D_HD inline bool sees(const StripGrid& grid, int side, StripPoint p, StripPoint q,
+                        Segment* wall) {
+  if (wall->from >= 0 && blocks(*wall, p.id, p.at, q.id, q.at)) return false;
+  return !grid.any_along(side, p.at, q.at, [&](const Segment& s) {
+    if (!blocks(s, p.id, p.at, q.id, q.at)) return false;
+    *wall = s;
+    return true;
+  });
 }
 
 // Sign of the in-circle determinant of the counter-clockwise (a, b, c): d inside is positive.
@@ -146,11 +157,6 @@ E3D_HD inline Box box_of_cap(PlanarPoint a, PlanarPoint b, PlanarPoint c) {
           (a.x > b.x ? a.x : b.x) + height + 1, (a.y > b.y ? a.y : b.y) + height + 1};
 }
 
-struct StripPoint {
-  std::int32_t id;  // -1 for none
-  PlanarPoint at;
-};
-
 // Buckets, both ends included.
 struct BucketBox {
   int x0, y0, x1, y1;
@@ -175,21 +181,28 @@ E3D_HD inline BucketBox buckets_of(const StripGrid& grid, const Box& box) {
           bucket(-box.y0, grid.rows)};
 }
 
+// What hides points from the two ends of an edge.
+struct Walls {
+  Segment of_a, of_b;
+};
+inline constexpr Segment kNoWall{{0, 0}, {0, 0}, -1, -1};
+
 E3D_HD inline bool sees_both(const StripGrid& grid, int side, StripPoint a, StripPoint b,
-                             StripPoint c) {
-  return sees(grid, side, a.id, a.at, c.id, c.at) && sees(grid, side, b.id, b.at, c.id, c.at);
+                             StripPoint c, Walls* walls) {
+  return sees(grid, side, a, c, &walls->of_a) && sees(grid, side, b, c, &walls->of_b);
 }
 
-// Of `best` and the points of some buckets left of (a, b), the one that no other replaces.
+// Of `best` and the points of some buckets left of (a, b), the one that no other replaces; with
+// walls, of those that a and b see.
 E3D_HD inline StripPoint best_corner(const StripGrid& grid, int side, StripPoint a, StripPoint b,
-                                     const BucketBox& box, bool seen_by_both, StripPoint best) {
+                                     const BucketBox& box, Walls* walls, StripPoint best) {
   grid.any(side, box.x0, box.y0, box.x1, box.y1, [&](const Segment& s) {
     const StripPoint c{s.from, s.a};
     if (c.id == a.id || c.id == b.id || c.id == best.id || orient(a.at, b.at, c.at) <= 0)
       return false;
     if (best.id >= 0 && !replaces(a.id, a.at, b.id, b.at, best.id, best.at, c.id, c.at))
       return false;
-    if (!seen_by_both || sees_both(grid, side, a, b, c)) best = c;
+    if (!walls || sees_both(grid, side, a, b, c, walls)) best = c;
     return false;
   });
   return best;
@@ -201,20 +214,21 @@ E3D_HD inline StripPoint apex(const StripGrid& grid, int side, StripPoint a, Str
   const StripPoint none{-1, {0, 0}};
   const PlanarPoint middle{(a.at.x + b.at.x) / 2, (a.at.y + b.at.y) / 2};
   StripPoint best = none;
+  Walls walls{kNoWall, kNoWall};
   for (int reach = 1; reach <= kReach; reach *= 2) {
     const BucketBox box = buckets_around(grid, middle, reach);
     if (best.id < 0) {  // mostly the best one of all is seen; to ask whether each is takes longer
-      best = best_corner(grid, side, a, b, box, false, none);
-      if (best.id >= 0 && !sees_both(grid, side, a, b, best))
-        best = best_corner(grid, side, a, b, box, true, none);
+      best = best_corner(grid, side, a, b, box, nullptr, none);
+      if (best.id >= 0 && !sees_both(grid, side, a, b, best, &walls))
+        best = best_corner(grid, side, a, b, box, &walls, none);
     } else {
-      best = best_corner(grid, side, a, b, box, true, best);
+      best = best_corner(grid, side, a, b, box, &walls, best);
     }
     if (best.id < 0) continue;
     const BucketBox cap = buckets_of(grid, box_of_cap(a.at, b.at, best.at));
     if (box.holds(cap)) return best;
     if (reach == kReach || cap.area() <= buckets_around(grid, middle, 2 * reach).area())
-      return best_corner(grid, side, a, b, cap, true, best);
+      return best_corner(grid, side, a, b, cap, &walls, best);
   }
   return none;
 }

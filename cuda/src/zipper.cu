@@ -189,11 +189,11 @@ constexpr int kAnswerCounts = 5;
 // What the device needs to fill the strips.
 struct Strips {
   StripGrid grid;
-  View<std::int32_t> owned;   // triangles that each edge lists, and the sums before it
-  View<std::int32_t> before;  //
-  View<Tri> triangles;        // kOwned of each edge, in points
-  View<VertexPair> chords;    // in vertices of R, of the seen side < 0: ~a, ~b
-  View<std::int32_t> status;  // chords, sum of fingerprints, defects
+  View<std::int32_t> owned;    // triangles that each edge lists, and the sums before it
+  View<std::int32_t> before;   //
+  View<Tri> triangles;         // kOwned of each edge, in points
+  View<VertexPair> chords;     // in vertices of R, of the seen side < 0: ~a, ~b
+  View<std::uint32_t> status;  // chords, sum of fingerprints, defects
 };
 // Defects of the grid, and of what was found with it.
 enum StripStatus { kChords, kFingerprints, kDefects, kLateDefects };
@@ -493,7 +493,7 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
   const int e = thread_index();
   const StripGrid& grid = strips.grid;
   if (e == 0 && std::max(letter.counts[kAllEdges], letter.counts[kAllPoints]) > letter.edges.n)
-    atomic_add(&strips.status[kDefects], 1);
+    atomic_add(&strips.status[kDefects], 1u);
   if (e >= std::min(letter.counts[kAllEdges], letter.edges.n)) return;
   const int side = side_of_edge(letter, e), first = side == 0 ? 0 : letter.counts[kSeenPoints];
   const int from = first + letter.edges[e].from, to = first + letter.edges[e].to;
@@ -507,7 +507,7 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
       if (at < kBucketRoom)
         grid.entries[bucket * kBucketRoom + at] = e;
       else
-        atomic_add(&strips.status[kDefects], 1);
+        atomic_add(&strips.status[kDefects], 1u);
     }
 }
 
@@ -539,7 +539,7 @@ E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
     closed = has_edge(grid, side, r, p);
     const int a = letter.corner_of_point[p.id], b = letter.corner_of_point[r.id];
     if (!closed && p.id < r.id && std::max(a, b) < m.n_vertices()) {
-      const int at = atomic_add(&strips.status[kChords], 1);
+      const int at = static_cast<int>(atomic_add(&strips.status[kChords], 1u));
       if (at < strips.chords.n)
         strips.chords[at] = side == 0 ? VertexPair{~a, ~b} : VertexPair{m.mirror[a], m.mirror[b]};
       else
@@ -548,8 +548,8 @@ E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
     q = r;
   }
   strips.owned[e] = owned;
-  if (!closed || defect || owned > kOwned) atomic_add(&strips.status[kLateDefects], 1);
-  atomic_add(&strips.status[kFingerprints], static_cast<std::int32_t>(fingerprints));
+  if (!closed || defect || owned > kOwned) atomic_add(&strips.status[kLateDefects], 1u);
+  atomic_add(&strips.status[kFingerprints], fingerprints);
 }
 
 // A chord between vertices of R that an edge elsewhere joins already would get four faces.
@@ -574,12 +574,12 @@ E3D_HD inline bool is_doubled(const Maps& m, const Strips& strips, int n_chords,
 
 E3D_KERNEL chords_kernel(Maps m, Strips strips) {
   const int i = thread_index();
-  const int n = std::min(strips.status[kChords], strips.chords.n);
+  const int n = std::min(static_cast<int>(strips.status[kChords]), strips.chords.n);
   if (i >= n) return;
   const VertexPair c = strips.chords[i];
   const int side = c.a >= 0;
   if (is_doubled(m, strips, n, side ? c.a : ~c.a, side ? c.b : ~c.b, side))
-    atomic_add(&strips.status[kLateDefects], 1);
+    atomic_add(&strips.status[kLateDefects], 1u);
 }
 
 E3D_KERNEL answer_kernel(Letter letter, Strips strips, Answer answer) {
@@ -705,7 +705,8 @@ struct Zipper::Internals {
     strips.before = before.view();
     strips.triangles = owned_triangles.view();
     strips.chords = chords.view();
-    strips.status = {bucket_counts.data() + buckets, kStripStatus};
+    strips.status = {reinterpret_cast<std::uint32_t*>(bucket_counts.data() + buckets),
+                     kStripStatus};
     maps.count = count.view();
     maps.sum = sum.view();
     carve(letter_buffer.data(), capacity, host_faces.n, letter);
@@ -763,7 +764,9 @@ struct Zipper::Internals {
 };
 
 Zipper::Zipper(View<const Tri> faces, View<const int> mirror, int width, int height, int n_dense) {
-  if (width < 1 || height < 1 || width > kMaxImageSide || height > kMaxImageSide || n_dense < 0)
+  constexpr std::int64_t kMaxPixels = 1 << 25;  // numbers of all that is listed fit an int32
+  if (width < 1 || height < 1 || std::int64_t(width) * height > kMaxPixels || n_dense < 0 ||
+      n_dense > kMaxPixels)
     throw std::invalid_argument("Zipper: size of the image or capacity of D out of range");
   for (int f = 0; f < faces.n; ++f)
     if (min3(faces[f].v0, faces[f].v1, faces[f].v2) < 0 ||
