@@ -1,4 +1,4 @@
-// zipper.cu — overlap removal, clipping and numbering on the device, strips by way of the host.
+// zipper.cu — overlap removal, clipping, numbering and stitching on the device.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -165,15 +165,16 @@ struct Maps {
   }
 };
 
-// What the device says to the host, and what the host answers. Fixed capacity, so that the copies
-// can be recorded.
+// The strips to be filled, of the seen side, then of the hidden one. In one buffer of fixed
+// capacity that the host gets as a whole where it has to fill them.
 struct Letter {
-  View<std::int32_t> counts;   // edges and points of the seen side, of both sides; M; patches
-  View<BoundaryEdge> edges;    // of the seen side, then of the hidden one
+  View<std::int32_t> counts;
+  View<BoundaryEdge> edges;    // between points of their side
   View<PlanarPoint> points;    //
-  View<int> corner_of_point;   //
+  View<int> corner_of_point;   // vertex of R, or n_vertices() + vertex of D
   View<std::uint8_t> covered;  // (2 F,)
 };
+// Edges and points of the seen side, of both; vertices of S; its faces that are not of strips.
 enum LetterCount { kSeenEdges, kAllEdges, kSeenPoints, kAllPoints, kVertices, kFixedFaces };
 constexpr int kLetterCounts = 8;
 
