@@ -49,10 +49,22 @@ struct StripGrid {
       }
     return false;
   }
+  // Of the buckets that the segment (p, q) meets.
   template <class Visit>
-  E3D_HD bool any_near(int side, PlanarPoint p, PlanarPoint q, const Visit& visit) const {
-    return any(side, column(p.x < q.x ? p.x : q.x), row(p.y > q.y ? p.y : q.y),
-               column(p.x > q.x ? p.x : q.x), row(p.y < q.y ? p.y : q.y), visit);
+  E3D_HD bool any_along(int side, PlanarPoint p, PlanarPoint q, const Visit& visit) const {
+    const PlanarPoint low = p.y < q.y ? p : q, high = p.y < q.y ? q : p;
+    const int y0 = row(high.y), y1 = row(low.y);
+    const float slope = y0 == y1 ? 0.f : float(high.x - low.x) / float(high.y - low.y);
+    for (int y = y0; y <= y1; ++y) {
+      // where it enters and leaves the row, to a unit
+      const float up = y == y0 ? high.y - low.y : float(-(y << kBucketBits) - low.y);
+      const float down = y == y1 ? 0.f : float(-((y + 1) << kBucketBits) - low.y);
+      const int from = low.x + static_cast<int>(slope * down);
+      const int to = y0 == y1 ? high.x : low.x + static_cast<int>(slope * up);
+      const int x0 = column((from < to ? from : to) - 2), x1 = column((from > to ? from : to) + 2);
+      if (any(side, x0, y, x1, y, visit)) return true;
+    }
+    return false;
   }
 };
 
@@ -79,9 +91,20 @@ E3D_HD inline bool blocks(const Segment& s, int p_id, PlanarPoint p, int q_id, P
   return (c > 0 && d < 0) || (c < 0 && d > 0);
 }
 
-E3D_HD inline bool sees(const StripGrid& grid, int side, int p_id, PlanarPoint p, int q_id,
-                        PlanarPoint q) {
-  return !grid.any_near(side, p, q, [&](const Segment& s) { return blocks(s, p_id, p, q_id, q); });
+struct StripPoint {
+  std::int32_t id;  // -1 for none
+  PlanarPoint at;
+};
+
+// `wall`: what blocked the view last, asked first since it often does again; none to begin with.
+E3D_HD inline bool sees(const StripGrid& grid, int side, StripPoint p, StripPoint q,
+                        Segment* wall) {
+  if (wall->from >= 0 && blocks(*wall, p.id, p.at, q.id, q.at)) return false;
+  return !grid.any_along(side, p.at, q.at, [&](const Segment& s) {
+    if (!blocks(s, p.id, p.at, q.id, q.at)) return false;
+    *wall = s;
+    return true;
+  });
 }
 
 // Sign of the in-circle determinant of the counter-clockwise (a, b, c): d inside is positive.
@@ -134,48 +157,90 @@ E3D_HD inline Box box_of_cap(PlanarPoint a, PlanarPoint b, PlanarPoint c) {
           (a.x > b.x ? a.x : b.x) + height + 1, (a.y > b.y ? a.y : b.y) + height + 1};
 }
 
-struct StripPoint {
-  std::int32_t id;  // -1 for none
-  PlanarPoint at;
+// Buckets, both ends included.
+struct BucketBox {
+  int x0, y0, x1, y1;
+  E3D_HD int area() const { return (x1 - x0 + 1) * (y1 - y0 + 1); }
+  E3D_HD bool holds(const BucketBox& o) const {
+    return x0 <= o.x0 && y0 <= o.y0 && x1 >= o.x1 && y1 >= o.y1;
+  }
 };
 
-// Third corner of the triangle left of (a, b).
-E3D_HD inline StripPoint apex(const StripGrid& grid, int side, StripPoint a, StripPoint b) {
-  const PlanarPoint middle{(a.at.x + b.at.x) / 2, (a.at.y + b.at.y) / 2};
-  const int mx = grid.column(middle.x), my = grid.row(middle.y);
-  for (int reach = 1; reach <= kReach; reach *= 2) {
-    const int x0 = grid.clamp_to(mx - reach, grid.columns),
-              y0 = grid.clamp_to(my - reach, grid.rows);
-    const int x1 = grid.clamp_to(mx + reach, grid.columns),
-              y1 = grid.clamp_to(my + reach, grid.rows);
-    StripPoint best{-1, {0, 0}};
-    grid.any(side, x0, y0, x1, y1, [&](const Segment& s) {
-      const int id = s.from;
-      if (id == a.id || id == b.id || id == best.id || orient(a.at, b.at, s.a) <= 0) return false;
-      if (best.id >= 0 && !replaces(a.id, a.at, b.id, b.at, best.id, best.at, id, s.a))
-        return false;
-      if (sees(grid, side, a.id, a.at, id, s.a) && sees(grid, side, b.id, b.at, id, s.a))
-        best = {id, s.a};
+E3D_HD inline BucketBox buckets_around(const StripGrid& grid, PlanarPoint p, int reach) {
+  const int x = grid.column(p.x), y = grid.row(p.y);
+  return {grid.clamp_to(x - reach, grid.columns), grid.clamp_to(y - reach, grid.rows),
+          grid.clamp_to(x + reach, grid.columns), grid.clamp_to(y + reach, grid.rows)};
+}
+
+E3D_HD inline BucketBox buckets_of(const StripGrid& grid, const Box& box) {
+  const auto bucket = [](double at, int n) {
+    const double i = std::floor(at / (1 << kBucketBits));
+    return i < 0 ? 0 : i < n ? static_cast<int>(i) : n - 1;
+  };
+  return {bucket(box.x0, grid.columns), bucket(-box.y1, grid.rows), bucket(box.x1, grid.columns),
+          bucket(-box.y0, grid.rows)};
+}
+
+// What hides points from the two ends of an edge.
+struct Walls {
+  Segment of_a, of_b;
+};
+inline constexpr Segment kNoWall{{0, 0}, {0, 0}, -1, -1};
+
+E3D_HD inline bool sees_both(const StripGrid& grid, int side, StripPoint a, StripPoint b,
+                             StripPoint c, Walls* walls) {
+  return sees(grid, side, a, c, &walls->of_a) && sees(grid, side, b, c, &walls->of_b);
+}
+
+// Of `best` and the points of some buckets left of (a, b), the one that no other replaces; with
+// walls, of those that a and b see.
+E3D_HD inline StripPoint best_corner(const StripGrid& grid, int side, StripPoint a, StripPoint b,
+                                     const BucketBox& box, Walls* walls, StripPoint best) {
+  grid.any(side, box.x0, box.y0, box.x1, box.y1, [&](const Segment& s) {
+    const StripPoint c{s.from, s.a};
+    if (c.id == a.id || c.id == b.id || c.id == best.id || orient(a.at, b.at, c.at) <= 0)
       return false;
-    });
+    if (best.id >= 0 && !replaces(a.id, a.at, b.id, b.at, best.id, best.at, c.id, c.at))
+      return false;
+    if (!walls || sees_both(grid, side, a, b, c, walls)) best = c;
+    return false;
+  });
+  return best;
+}
+
+// Third corner of the triangle left of (a, b). What replaces a corner lies in the cap of its
+// circle, so that its buckets decide once there is one.
+E3D_HD inline StripPoint apex(const StripGrid& grid, int side, StripPoint a, StripPoint b) {
+  const StripPoint none{-1, {0, 0}};
+  const PlanarPoint middle{(a.at.x + b.at.x) / 2, (a.at.y + b.at.y) / 2};
+  StripPoint best = none;
+  Walls walls{kNoWall, kNoWall};
+  for (int reach = 1; reach <= kReach; reach *= 2) {
+    const BucketBox box = buckets_around(grid, middle, reach);
+    if (best.id < 0) {  // mostly the best one of all is seen; to ask whether each is takes longer
+      best = best_corner(grid, side, a, b, box, nullptr, none);
+      if (best.id >= 0 && !sees_both(grid, side, a, b, best, &walls))
+        best = best_corner(grid, side, a, b, box, &walls, none);
+    } else {
+      best = best_corner(grid, side, a, b, box, &walls, best);
+    }
     if (best.id < 0) continue;
-    const Box box = box_of_cap(a.at, b.at, best.at);
-    const double size = 1 << kBucketBits;
-    if ((x0 == 0 || box.x0 > x0 * size) && (x1 == grid.columns - 1 || box.x1 < (x1 + 1) * size) &&
-        (y0 == 0 || -box.y1 > y0 * size) && (y1 == grid.rows - 1 || -box.y0 < (y1 + 1) * size))
-      return best;
+    const BucketBox cap = buckets_of(grid, box_of_cap(a.at, b.at, best.at));
+    if (box.holds(cap)) return best;
+    if (reach == kReach || cap.area() <= buckets_around(grid, middle, 2 * reach).area())
+      return best_corner(grid, side, a, b, cap, &walls, best);
   }
-  return {-1, {0, 0}};
+  return none;
 }
 
 E3D_HD inline bool has_edge(const StripGrid& grid, int side, StripPoint from, StripPoint to) {
-  return grid.any_near(side, from.at, from.at,
-                       [&](const Segment& s) { return s.from == from.id && s.to == to.id; });
+  return grid.any_along(side, from.at, from.at,
+                        [&](const Segment& s) { return s.from == from.id && s.to == to.id; });
 }
 
 // Another boundary edge touches or crosses this one.
 E3D_HD inline bool is_broken(const StripGrid& grid, int side, const Segment& s) {
-  return grid.any_near(side, s.a, s.b, [&](const Segment& o) {
+  return grid.any_along(side, s.a, s.b, [&](const Segment& o) {
     if (o.from != s.from && o.a.x == s.a.x && o.a.y == s.a.y) return true;
     if (o.from == s.to && o.to == s.from) return true;
     return blocks(o, s.from, s.a, s.to, s.b);

@@ -1,4 +1,4 @@
-// zipper.cu — overlap removal, clipping and numbering on the device, strips by way of the host.
+// zipper.cu — overlap removal, clipping, numbering and stitching on the device.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -165,15 +165,16 @@ struct Maps {
   }
 };
 
-// What the device says to the host, and what the host answers. Fixed capacity, so that the copies
-// can be recorded.
+// The strips to be filled, of the seen side, then of the hidden one. In one buffer of fixed
+// capacity that the host gets as a whole where it has to fill them.
 struct Letter {
-  View<std::int32_t> counts;   // edges and points of the seen side, of both sides; M; patches
-  View<BoundaryEdge> edges;    // of the seen side, then of the hidden one
+  View<std::int32_t> counts;
+  View<BoundaryEdge> edges;    // between points of their side
   View<PlanarPoint> points;    //
-  View<int> corner_of_point;   //
+  View<int> corner_of_point;   // vertex of R, or n_vertices() + vertex of D
   View<std::uint8_t> covered;  // (2 F,)
 };
+// Edges and points of the seen side, of both; vertices of S; its faces that are not of strips.
 enum LetterCount { kSeenEdges, kAllEdges, kSeenPoints, kAllPoints, kVertices, kFixedFaces };
 constexpr int kLetterCounts = 8;
 
@@ -189,17 +190,19 @@ constexpr int kAnswerCounts = 5;
 // What the device needs to fill the strips.
 struct Strips {
   StripGrid grid;
-  View<std::int32_t> owned;   // triangles that each edge lists, and the sums before it
-  View<std::int32_t> before;  //
-  View<Tri> triangles;        // kOwned of each edge, in points
-  View<VertexPair> chords;    // in vertices of R, of the seen side < 0: ~a, ~b
-  View<std::int32_t> status;  // chords, sum of fingerprints, defects
+  View<std::int32_t> owned;    // triangles that each edge lists, and the sums before it
+  View<std::int32_t> before;   //
+  View<Tri> triangles;         // kOwned of each edge, in points
+  View<VertexPair> chords;     // in vertices of R, of the seen side < 0: ~a, ~b
+  View<std::uint32_t> status;  // chords, sum of fingerprints, defects
 };
 // Defects of the grid, and of what was found with it.
 enum StripStatus { kChords, kFingerprints, kDefects, kLateDefects };
 constexpr int kStripStatus = 4;
 constexpr int kOwned = 24;  // triangles of a fan whose first corner has the lowest number
 constexpr int kFan = 128;   // triangles of a fan
+// One thread in so many searches: searches part ways, and there are more threads than edges.
+constexpr int kThreadsPerFan = 8;
 
 // Rows of a struct one after the other in one buffer, or its size.
 struct Carver {
@@ -491,7 +494,7 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
   const int e = thread_index();
   const StripGrid& grid = strips.grid;
   if (e == 0 && std::max(letter.counts[kAllEdges], letter.counts[kAllPoints]) > letter.edges.n)
-    atomic_add(&strips.status[kDefects], 1);
+    atomic_add(&strips.status[kDefects], 1u);
   if (e >= std::min(letter.counts[kAllEdges], letter.edges.n)) return;
   const int side = side_of_edge(letter, e), first = side == 0 ? 0 : letter.counts[kSeenPoints];
   const int from = first + letter.edges[e].from, to = first + letter.edges[e].to;
@@ -505,7 +508,7 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
       if (at < kBucketRoom)
         grid.entries[bucket * kBucketRoom + at] = e;
       else
-        atomic_add(&strips.status[kDefects], 1);
+        atomic_add(&strips.status[kDefects], 1u);
     }
 }
 
@@ -514,8 +517,8 @@ E3D_KERNEL segments_kernel(Letter letter, Strips strips) {
 // triangles are met three times, which the sum of their fingerprints tells, and then they fill what
 // the edges enclose.
 E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
-  const int e = thread_index();
-  if (e >= letter.edges.n) return;
+  const int e = thread_index() / kThreadsPerFan;
+  if (thread_index() % kThreadsPerFan != 0 || e >= letter.edges.n) return;
   strips.owned[e] = 0;
   if (e == 0) strips.owned[letter.edges.n] = 0;
   if (e >= letter.counts[kAllEdges] || strips.status[kDefects] > 0) return;
@@ -537,7 +540,7 @@ E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
     closed = has_edge(grid, side, r, p);
     const int a = letter.corner_of_point[p.id], b = letter.corner_of_point[r.id];
     if (!closed && p.id < r.id && std::max(a, b) < m.n_vertices()) {
-      const int at = atomic_add(&strips.status[kChords], 1);
+      const int at = static_cast<int>(atomic_add(&strips.status[kChords], 1u));
       if (at < strips.chords.n)
         strips.chords[at] = side == 0 ? VertexPair{~a, ~b} : VertexPair{m.mirror[a], m.mirror[b]};
       else
@@ -546,8 +549,8 @@ E3D_KERNEL fans_kernel(Maps m, Letter letter, Strips strips) {
     q = r;
   }
   strips.owned[e] = owned;
-  if (!closed || defect || owned > kOwned) atomic_add(&strips.status[kLateDefects], 1);
-  atomic_add(&strips.status[kFingerprints], static_cast<std::int32_t>(fingerprints));
+  if (!closed || defect || owned > kOwned) atomic_add(&strips.status[kLateDefects], 1u);
+  atomic_add(&strips.status[kFingerprints], fingerprints);
 }
 
 // A chord between vertices of R that an edge elsewhere joins already would get four faces.
@@ -572,12 +575,12 @@ E3D_HD inline bool is_doubled(const Maps& m, const Strips& strips, int n_chords,
 
 E3D_KERNEL chords_kernel(Maps m, Strips strips) {
   const int i = thread_index();
-  const int n = std::min(strips.status[kChords], strips.chords.n);
+  const int n = std::min(static_cast<int>(strips.status[kChords]), strips.chords.n);
   if (i >= n) return;
   const VertexPair c = strips.chords[i];
   const int side = c.a >= 0;
   if (is_doubled(m, strips, n, side ? c.a : ~c.a, side ? c.b : ~c.b, side))
-    atomic_add(&strips.status[kLateDefects], 1);
+    atomic_add(&strips.status[kLateDefects], 1u);
 }
 
 E3D_KERNEL answer_kernel(Letter letter, Strips strips, Answer answer) {
@@ -703,7 +706,8 @@ struct Zipper::Internals {
     strips.before = before.view();
     strips.triangles = owned_triangles.view();
     strips.chords = chords.view();
-    strips.status = {bucket_counts.data() + buckets, kStripStatus};
+    strips.status = {reinterpret_cast<std::uint32_t*>(bucket_counts.data() + buckets),
+                     kStripStatus};
     maps.count = count.view();
     maps.sum = sum.view();
     carve(letter_buffer.data(), capacity, host_faces.n, letter);
@@ -761,7 +765,9 @@ struct Zipper::Internals {
 };
 
 Zipper::Zipper(View<const Tri> faces, View<const int> mirror, int width, int height, int n_dense) {
-  if (width < 1 || height < 1 || width > kMaxImageSide || height > kMaxImageSide || n_dense < 0)
+  constexpr std::int64_t kMaxPixels = 1 << 25;  // numbers of all that is listed fit an int32
+  if (width < 1 || height < 1 || std::int64_t(width) * height > kMaxPixels || n_dense < 0 ||
+      n_dense > kMaxPixels)
     throw std::invalid_argument("Zipper: size of the image or capacity of D out of range");
   for (int f = 0; f < faces.n; ++f)
     if (min3(faces[f].v0, faces[f].v1, faces[f].v2) < 0 ||
@@ -801,7 +807,7 @@ void Zipper::zip(const ZipperArrays& in, ZipperedArrays out, Stream s) const {
 
   fill_bytes(h.bucket_counts.view(), 0, s);
   launch(segments_kernel, h.capacity, s, h.letter, h.strips);
-  launch(fans_kernel, h.capacity, s, m, h.letter, h.strips);
+  launch(fans_kernel, kThreadsPerFan * h.capacity, s, m, h.letter, h.strips);
   launch(chords_kernel, h.strips.chords.n, s, m, h.strips);
   h.strip_scan(h.owned.cview(), h.before.view(), s);
   launch(answer_kernel, h.capacity, s, h.letter, h.strips, h.answer);
