@@ -34,7 +34,8 @@ class Stages(NamedTuple):
 def portrait_stages() -> Stages:
     reconstructor = Reconstructor(threads=1, occlusion="none")
     photo = np.ascontiguousarray(data.astronaut())
-    foundation, crop = reconstructor._main_foundation(photo, {})
+    with reconstructor._lane() as lane:
+        foundation, crop = reconstructor._main_foundation(lane, photo, {})
     view = reconstructor._viewer.view(foundation, crop, photo.shape, lambda _, stage: stage)
     visible = vertex_visibility(
         view.in_camera, view.normals_in_camera, view.raster.depth, foundation.camera

@@ -12,8 +12,7 @@ from extreme3d_fast.bump_network import (
     FACE_SHOWN,
     MAX_BUMP,
     BumpNetwork,
-    _Window,
-    _window,
+    MapWindow,
     _without_openings,
 )
 from extreme3d_fast.camera import Camera
@@ -76,14 +75,14 @@ def test_any_face_is_found_where_the_host_finds_it(
         assert_found_as_on_the_host(device, weight, depth, camera)
 
 
-def window_at(x: int, y: int, height: int, width: int, size: int) -> _Window:
+def window_at(x: int, y: int, height: int, width: int, size: int) -> MapWindow:
     rows = slice(max(y, 0), min(y + height, size))
     columns = slice(max(x, 0), min(x + width, size))
     inside = (
         slice(rows.start - y, rows.stop - y),
         slice(columns.start - x, columns.stop - x),
     )
-    return _Window((height, width), (rows, columns), inside)
+    return MapWindow((height, width), (rows, columns), inside)
 
 
 def seen(
@@ -91,7 +90,7 @@ def seen(
     image: NDArray[np.uint8],
     depth: NDArray[np.float32],
     mm: float,
-    window: _Window,
+    window: MapWindow,
     channels: int = 5,
 ) -> NDArray[np.float32]:
     out = device.empty((1, channels, *window.shape))
@@ -106,7 +105,7 @@ def test_input_of_a_portrait_is_the_hosts(device: Device, network: BumpNetwork) 
     view = stages.view
     face = face_window(view.weight, view.depth, stages.foundation.camera, 0.0)
     assert face is not None
-    window = _window(face.rows, face.columns, network.stride)
+    window = network._contract.window(face.rows, face.columns)
     image = stages.crop.image
     expected = network._input(image, view.depth, face.mm_per_pixel, window)
     ours = seen(device, image, view.depth, face.mm_per_pixel, window)

@@ -154,6 +154,8 @@ class BumpNetwork:
         self._contract = BumpContract(self._session)
         #: Name and version, as its file says.
         self.name = self._contract.name
+        #: What runs it, for reports.
+        self.runtime = self._session.runtime
 
     def estimate(
         self, image: npt.ArrayLike, weight: npt.ArrayLike, depth: npt.ArrayLike, camera: Camera

@@ -273,6 +273,11 @@ class DevicePipeline:
         self._photos.know(self._crop_picture, self._b.crop_image(ops))
         return self._crop_picture
 
+    @property
+    def runtime(self) -> str:
+        """See `Lane`."""
+        return self._networks.runtime
+
     def begin(self) -> None:
         """Before another photo."""
         self._photos.forget()

@@ -59,6 +59,10 @@ class Lane(Protocol):
     def estimator(self) -> FoundationEstimator:
         """Finds faces and their foundations."""
 
+    @property
+    def runtime(self) -> str:
+        """What runs its networks, for reports."""
+
     def begin(self) -> None:
         """Before another photo."""
 

@@ -310,6 +310,12 @@ class Reconstructor:
                 for future in ahead:
                     future.cancel()
 
+    @property
+    def runtime(self) -> str:
+        """What runs the networks, for reports."""
+        with self._lane() as lane:
+            return lane.runtime
+
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
         """A lane that nobody else works in."""
@@ -584,6 +590,10 @@ class _HostLane:
     @property
     def estimator(self) -> FoundationEstimator:
         return self._owner._estimator
+
+    @property
+    def runtime(self) -> str:
+        return self._owner._bump_network.runtime
 
     def begin(self) -> None:
         pass
