@@ -137,6 +137,20 @@ def test_cpp_core_does_not_know_python(folder: str) -> None:
         assert folder == "src" or "<Eigen" not in text, path
 
 
+@pytest.mark.parametrize("folder", ["include/extreme3d/cuda", "src", "bindings"])
+def test_device_operations_do_not_know_python_nor_eigen(folder: str) -> None:
+    for path in (REPOSITORY / "cuda" / folder).glob("*"):
+        text = path.read_text()
+        assert folder == "bindings" or "nanobind" not in text, path
+        assert "<Eigen" not in text, path
+
+
+def test_every_device_source_is_built_twice() -> None:
+    listed = (REPOSITORY / "cuda" / "sources.cmake").read_text()
+    for path in (REPOSITORY / "cuda").glob("*/*.c*"):
+        assert f"{path.parent.name}/{path.name}" in listed, path
+
+
 def test_nothing_unpickles() -> None:
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
