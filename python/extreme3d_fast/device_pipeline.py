@@ -655,7 +655,7 @@ class DevicePipeline:
         mask, probability = read(b.face_mask, np.bool_), read(b.face_probability, np.float32)
         hole = read(b.hole, np.bool_)
         device.wait()
-        if not np.isfinite(bump).all():
+        if not (np.isfinite(bump).all() and np.isfinite(probability).all()):
             raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}
