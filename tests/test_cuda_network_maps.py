@@ -105,7 +105,7 @@ def test_input_of_a_portrait_is_the_hosts(device: Device, network: BumpNetwork) 
     view = stages.view
     face = face_window(view.weight, view.depth, stages.foundation.camera, 0.0)
     assert face is not None
-    window = network._contract.window(face.rows, face.columns)
+    window = network.contract.window(face.rows, face.columns)
     image = stages.crop.image
     expected = network._input(image, view.depth, face.mm_per_pixel, window)
     ours = seen(device, image, view.depth, face.mm_per_pixel, window)

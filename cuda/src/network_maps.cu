@@ -311,7 +311,9 @@ E3D_KERNEL output_kernel(ImageView<const float> bump, ImageView<const float> mas
   const bool inside = x >= 0 && y >= 0 && x < window.width && y < window.height;
   const bool moved = inside && weight[p] > 0.f, asked = inside && face[p] && in_photo[p];
   out.bump[p] = moved ? limited(bump(x, y), -kMaxBump, kMaxBump) * weight[p] : 0.f;
-  const float probability = asked ? limited(mask(x, y), 0.f, 1.f) : 0.f;
+  float probability = asked ? limited(mask(x, y), 0.f, 1.f) : 0.f;
+  // what covers the face is filled, which must not hide a fault of the network
+  if (asked && !std::isfinite(bump(x, y))) probability = NAN;
   out.face_probability[p] = probability;
   out.face_mask[p] = probability > kFaceShown;
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -20,8 +21,8 @@ from extreme3d_fast._arrays import Float32, UInt8
 from extreme3d_fast._shading import check_photo, f32, face_window, foundation_normals
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import InvalidModelFile
-from extreme3d_fast.photo_network import ASSETS
-from extreme3d_fast.session import Network, Session
+from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoNetwork, PhotoSession
+from extreme3d_fast.session import Network
 
 __all__ = [
     "CROP_SIZE",
@@ -84,7 +85,7 @@ class BumpContract:
         stride: windows are multiples of this, px.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | PhotoNetwork) -> None:
         self._network = network
         self.channels = self._integer("channels", None)
         self.name = "{name} {version}".format(**network.metadata)
@@ -142,18 +143,26 @@ class BumpNetwork:
             It gives `bump` (1, 1, H, W) mm, positive is deeper, and `mask` (1, 1, H, W), the
             probability that a pixel shows the face.
         threads: at least 1.
+        open_network: opens the file; None is `PhotoSession` with these threads.
 
     Raises:
         FileNotFoundError: there is no such file.
         InvalidModelFile: the file is damaged or another network.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, threads: int = 1) -> None:
-        source = ASSETS / "bump.onnx" if path is None else os.fspath(path)
-        self._session = Session(source, threads=threads)
-        self._contract = BumpContract(self._session)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        threads: int = 1,
+        open_network: OpenNetwork | None = None,
+    ) -> None:
+        open_network = open_network or partial(PhotoSession, threads=threads)
+        self._session = open_network(ASSETS / "bump.onnx" if path is None else os.fspath(path))
+        #: What its file says.
+        self.contract = BumpContract(self._session)
         #: Name and version, as its file says.
-        self.name = self._contract.name
+        self.name = self.contract.name
         #: What runs it, for reports.
         self.runtime = self._session.runtime
 
@@ -185,7 +194,7 @@ class BumpNetwork:
         face = face_window(small_w, z, replace(camera, fx=camera.fx * CROP_SIZE / size), 0.0)
         if face is None:
             return BumpEstimate(*np.zeros((2, size, size), np.float32))
-        window = self._contract.window(face.rows, face.columns)
+        window = self.contract.window(face.rows, face.columns)
         out = self._session.run({"image": self._input(rgb, z, face.mm_per_pixel, window)})
         shape = (1, 1, *window.shape)
         for name, answer in out.items():
@@ -206,12 +215,12 @@ class BumpNetwork:
     ) -> Float32:
         """(1, C, h, w): what the network sees of a 500 px crop."""
         cut = window.in_crop
-        seen = np.zeros((1, self._contract.channels, *window.shape), np.float32)
+        seen = np.zeros((1, self.contract.channels, *window.shape), np.float32)
         inside = seen[0][:, window.inside[0], window.inside[1]]
         for channel, plane in enumerate(cv2.split(image[cut])):
             np.multiply(plane, np.float32(1 / 127.5), out=inside[channel], dtype=np.float32)
         inside[:3] -= np.float32(1)
-        if self._contract.channels == _RGB_AND_NORMALS:
+        if self.contract.channels == _RGB_AND_NORMALS:
             z = np.ascontiguousarray(depth[cut])
             nx, ny, _ = foundation_normals(z, mm_per_pixel)
             shown = np.isfinite(z)

@@ -34,6 +34,7 @@ class PhotosOnDevice:
         self._device = device
         self._known: list[tuple[UInt8, DeviceArray]] = []
         self._room: DeviceArray = device.empty(0, "uint8")  # of the photo; grows
+        self._in_room: DeviceArray = None
 
     def forget(self) -> None:
         """Before another photo: a caller may write the next one into the same array."""
@@ -54,7 +55,8 @@ class PhotosOnDevice:
         on_device = ops.slice(self._room, 0, photo.size, list(photo.shape))
         ops.upload(np.ascontiguousarray(photo), on_device, stream)
         # one photo at a time lives in the room
-        self._known = [k for k in self._known if k[1] is not self._room]
+        self._known = [k for k in self._known if k[1] is not self._in_room]
+        self._in_room = on_device
         self._known.append((photo, on_device))
         return on_device
 
@@ -108,6 +110,9 @@ class DeviceNetwork:
         photos: the photo at hand.
         warper: `ops.Warper` that cuts squares.
         session: the network.
+
+    Attributes:
+        runner: runs it on device arrays.
     """
 
     def __init__(
@@ -118,17 +123,18 @@ class DeviceNetwork:
         session: DeviceSession | Session,
     ) -> None:
         self._device, self._photos, self._warper = device, photos, warper
-        self._runner = NetworkRunner(device, session)
+        self.runner = NetworkRunner(device, session)
         self._matrices = device.empty((MAX_SQUARES, 3, 3), "float64")
         self.path: Path = session.path
         self.metadata: dict[str, str] = session.metadata
         self.inputs: dict[str, tuple[int | None, ...]] = session.inputs
         self.outputs: dict[str, tuple[int | None, ...]] = session.outputs
+        self.runtime: str = session.runtime
         self.expect: Callable[..., None] = session.expect
 
     def run(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
         """Runs the network on arrays of the host; see `Session.run`."""
-        inputs, outputs = self._runner.buffers({name: a.shape for name, a in feeds.items()})
+        inputs, outputs = self.runner.buffers({name: a.shape for name, a in feeds.items()})
         for name, array in feeds.items():
             self._device.ops.upload(np.ascontiguousarray(array), inputs[name], self._device.stream)
         return self._answers(inputs, outputs)
@@ -137,7 +143,7 @@ class DeviceNetwork:
         self, photo: UInt8, out_from_photo: Sequence[Float64], size: int
     ) -> dict[str, Float32]:
         """See `PhotoNetwork.look`."""
-        inputs, outputs = self._runner.buffers({"image": (len(out_from_photo), size, size, 3)})
+        inputs, outputs = self.runner.buffers({"image": (len(out_from_photo), size, size, 3)})
         matrices = np.stack(out_from_photo)
         on_device = self._device.ops.slice(self._matrices, 0, len(matrices))
         self._device.ops.upload(matrices, on_device, self._device.stream)
@@ -155,7 +161,7 @@ class DeviceNetwork:
     def _answers(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
     ) -> dict[str, Float32]:
-        self._runner.run(inputs, outputs)
+        self.runner.run(inputs, outputs)
         return {name: self._device.get(array) for name, array in outputs.items()}
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._shading import LEAST_MM_PER_PIXEL, MOST_MM_PER_PIXEL
-from extreme3d_fast.bump_network import CROP_SIZE, BumpContract, MapWindow
+from extreme3d_fast.bump_network import (
+    CROP_SIZE,
+    FACE_SHOWN,
+    BumpNetwork,
+    MapWindow,
+)
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.crop import transform_points as transform_pixels
@@ -26,7 +30,6 @@ from extreme3d_fast.device_network import (
     LARGEST_LOOK,
     MAX_SQUARES,
     DeviceNetwork,
-    NetworkRunner,
     PhotosOnDevice,
 )
 from extreme3d_fast.device_references import DeviceReferences, chart_on_device
@@ -210,7 +213,7 @@ class _Buffers(NamedTuple):
 
     def crop_image(self, ops: Any) -> DeviceArray:
         """(S, S, 3) uint8, the crop."""
-        return ops.slice(self.crop, 0, 1, [CROP_SIZE, CROP_SIZE, 3])
+        return ops.slice(self.crop, 0, 1, list(ops.shape(self.crop)[1:]))
 
 
 class DevicePipeline:
@@ -218,37 +221,35 @@ class DevicePipeline:
 
     Args:
         model: head model.
-        options: see `Reconstructor`; `crop_size` is 500, the size that the bump network knows.
+        options: see `Reconstructor`.
         device: where it runs.
         networks: shared with other lanes.
 
     Raises:
         DeviceUnavailable: nothing here runs networks on the device.
-        ValueError: another crop size.
+        InvalidModelFile: a network or the reference set is damaged, or another.
     """
 
     def __init__(
         self, model: HeadModel, options: PipelineOptions, device: Device, networks: Networks
     ) -> None:
-        if options.crop_size != CROP_SIZE:
-            raise ValueError(f"crop_size should be {CROP_SIZE} on a GPU, is {options.crop_size}")
         self._model, self._options, self._device = model, options, device
         ops = device.ops
         self._networks = networks
         self._photos = PhotosOnDevice(device)
-        self._warper = ops.Warper(CROP_SIZE, 1)
+        self._warper = ops.Warper(options.crop_size, 1)
         self._looks = ops.Warper(LARGEST_LOOK, MAX_SQUARES)
         self._crop_matrix = device.empty((1, 3, 3), "float64")
         self.estimator = FoundationEstimator(
             model, mode=options.foundation, open_network=self._open, cut=self._cut
         )
-        session = networks.open(options.bump_network or ASSETS / "bump.onnx")
-        self._bump_contract = BumpContract(session)
-        self._bump_runner = NetworkRunner(device, session)
+        bump_network = self._open(options.bump_network or ASSETS / "bump.onnx")
+        self._bump_runner = bump_network.runner
+        self._bump_network = BumpNetwork(bump_network.path, open_network=lambda _: bump_network)
         self._similar: SimilarFaces | None = None
         if options.occlusion == "reference" and options.detail != "none":
             self._similar = SimilarFaces(
-                options.references, model, self._bump_contract.name, open_network=self._open
+                options.references, model, self._bump_network.name, open_network=self._open
             )
             self._references = DeviceReferences(device, self._similar.references)
             self._chart = chart_on_device(device, FaceChart(model))
@@ -259,16 +260,15 @@ class DevicePipeline:
         self._fill_work = _Recorded(device, self._fill)
         self._shape_work = _Recorded(device, self._shape)
 
-    def _open(self, path: str | Path) -> DeviceNetwork:
+    def _open(self, path: str | os.PathLike[str]) -> DeviceNetwork:
         return DeviceNetwork(self._device, self._photos, self._looks, self._networks.open(path))
 
     def _cut(self, photo: UInt8, crop_from_image: npt.NDArray[np.float64], size: int) -> UInt8:
         """The crop, on the device; its picture on the host is there when the face is."""
-        del size
         ops, stream = self._device.ops, self._device.stream
         ops.upload(np.ascontiguousarray(crop_from_image[None]), self._crop_matrix, stream)
         self._warper.warp(
-            self._photos.get(photo), self._crop_matrix, CROP_SIZE, crops=self._b.crop, stream=stream
+            self._photos.get(photo), self._crop_matrix, size, crops=self._b.crop, stream=stream
         )
         self._photos.know(self._crop_picture, self._b.crop_image(ops))
         return self._crop_picture
@@ -287,7 +287,7 @@ class DevicePipeline:
     def _allocate(self) -> None:
         """Tables of the topology, and buffers of one face."""
         model, device, ops = self._model, self._device, self._device.ops
-        skin, size = model.skin_vertex_count, CROP_SIZE
+        skin, size = model.skin_vertex_count, self._options.crop_size
         parts = model.vertex_count - skin
         faces, mirror = model.faces, model.mirror[:skin]
         region = recoverable_region(model)
@@ -455,7 +455,7 @@ class DevicePipeline:
         warn_of_view(warnings, face_height(foundation), outside)
 
         # pixels that show the face, bump map (section 4.1), occluded pixels filled (section 4.2)
-        timed("bump_network", self._read_relief)()
+        timed("bump_network", self._read_relief)(crop, foundation.camera)
         fraction, hidden_px, covered = (float(value) for value in self._stats)
         warn_of_occlusion(warnings, fraction - outside)
         if self._options.detail == "shading":
@@ -486,36 +486,61 @@ class DevicePipeline:
         self._surface_work()
         self._device.wait()
 
-    def _read_relief(self) -> None:
+    def _read_relief(self, crop: Crop, camera: Camera) -> None:
         b, ops, stream = self._b, self._device.ops, self._device.stream
-        window = self._window()
-        if window is None:
+        if self._options.crop_size != CROP_SIZE:
+            self._read_resized_relief(crop, camera)
+        elif (window := self._window()) is None:
             for array in (b.bump, b.face_probability, b.face_mask):
                 ops.fill_bytes(array, 0, stream)
         else:
-            looked_at, mm = window
-            y, x = looked_at.corner
-            shape = (1, self._bump_contract.channels, *looked_at.shape)
-            feeds, answers = self._bump_runner.buffers({"image": shape})
-            self._maps.input(b.crop_image(ops), b.depth, mm, x, y, feeds["image"], stream)
-            self._bump_runner.run(feeds, answers)
-            self._maps.output(
-                answers["bump"],
-                answers["mask"],
-                x,
-                y,
-                b.weight,
-                b.closed_face,
-                b.in_photo,
-                b.bump,
-                b.face_probability,
-                b.face_mask,
-                stream,
-            )
+            self._run_bump_network(*window)
         if self._options.detail == "none":
             ops.fill_bytes(b.bump, 0, stream)
         self._relief_work()
         self._device.wait()
+
+    def _run_bump_network(self, window: MapWindow, mm_per_pixel: float) -> None:
+        b, ops, stream = self._b, self._device.ops, self._device.stream
+        y, x = window.corner
+        shape = (1, self._bump_network.contract.channels, *window.shape)
+        feeds, answers = self._bump_runner.buffers({"image": shape})
+        for name in ("bump", "mask"):
+            if (answer := tuple(ops.shape(answers[name]))) != (1, 1, *window.shape):
+                raise InvalidModelFile(
+                    f"path: {self._bump_network.name}: expected {name} of shape "
+                    f"{(1, 1, *window.shape)}, it answers with {answer}"
+                )
+        self._maps.input(b.crop_image(ops), b.depth, mm_per_pixel, x, y, feeds["image"], stream)
+        self._bump_runner.run(feeds, answers)
+        self._maps.output(
+            answers["bump"],
+            answers["mask"],
+            x,
+            y,
+            b.weight,
+            b.closed_face,
+            b.in_photo,
+            b.bump,
+            b.face_probability,
+            b.face_mask,
+            stream,
+        )
+
+    def _read_resized_relief(self, crop: Crop, camera: Camera) -> None:
+        """The maps of a crop of another size than the network's, which the host resizes."""
+        b, device = self._b, self._device
+        bump, face_probability = self._bump_network.estimate(
+            np.array(crop.image), device.get(b.weight), device.get(b.depth), camera
+        )
+        face_probability[~device.get(b.in_photo, np.bool_)] = 0
+        face_mask = (face_probability > FACE_SHOWN).view(np.uint8)
+        for values, target in (
+            (bump, b.bump),
+            (face_probability, b.face_probability),
+            (face_mask, b.face_mask),
+        ):
+            device.ops.upload(values, target, device.stream)
 
     def _window(self) -> tuple[MapWindow, float] | None:
         """The part of the map that the network looks at, and the size of a pixel in mm; None where
@@ -526,7 +551,7 @@ class DevicePipeline:
         if not LEAST_MM_PER_PIXEL < mm < MOST_MM_PER_PIXEL:
             raise ValueError(f"`depth` should be mm, gives a pixel of {mm:.2g} mm")
         rows, columns = slice(int(top), int(bottom)), slice(int(left), int(right))
-        return self._bump_contract.window(rows, columns), mm
+        return self._bump_network.contract.window(rows, columns), mm
 
     def _shade(self, crop: Crop, foundation: Foundation) -> None:
         """Relief by shape from shading, which the host does."""
@@ -585,7 +610,7 @@ class DevicePipeline:
             device.get(b.reflected_defined, np.bool_)[:count],
             device.get(b.triangle, np.int32),
             device.get(b.vertex_of_pixel, np.int32),
-            Camera(fx, fy, cx, cy, CROP_SIZE, CROP_SIZE),
+            Camera(fx, fy, cx, cy, *device.ops.shape(b.triangle)),
         )
         totals = np.array([len(mesh.vertices), len(mesh.faces)], np.int32)
         for values, target in (
@@ -630,8 +655,8 @@ class DevicePipeline:
         mask, probability = read(b.face_mask, np.bool_), read(b.face_probability, np.float32)
         hole = read(b.hole, np.bool_)
         device.wait()
-        if not np.isfinite(bump).all():
-            raise InvalidModelFile(f"path: {self._bump_contract.name} answers with NaN or infinity")
+        if not (np.isfinite(bump).all() and np.isfinite(probability).all()):
+            raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}
         for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
@@ -721,9 +746,8 @@ class DevicePipeline:
             b.part_visible,
             s,
         )
-        ops.pixels_of_vertices(
-            b.head_in_camera, b.pinhole, CROP_SIZE, CROP_SIZE, b.pixel_of_vertex, s
-        )
+        size = self._options.crop_size
+        ops.pixels_of_vertices(b.head_in_camera, b.pinhole, size, size, b.pixel_of_vertex, s)
         self._maps.close_openings(b.weight, b.closed_face, s)
 
     def _relief(self) -> None:

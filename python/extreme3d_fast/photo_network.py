@@ -31,6 +31,10 @@ class PhotoNetwork(Protocol):
     inputs: dict[str, tuple[int | None, ...]]
     outputs: dict[str, tuple[int | None, ...]]
 
+    @property
+    def runtime(self) -> str:
+        """What runs it, for reports."""
+
     def expect(
         self,
         *,
