@@ -50,7 +50,7 @@ LAYERS: list[set[str]] = [
     {"photo_network", "device_session"},
     {"device_network"},
     {"detect", "references"},
-    {"pose", "bump_network", "transfer", "face", "device_references"},
+    {"pose", "bump_network", "transfer", "face", "device_references", "device_views"},
     {"foundation", "identity", "localize"},
     {"estimator"},
     {"foundation_view", "similar_faces", "lane"},
@@ -75,7 +75,7 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "references", "device_references", "transfer"}
+OPERATIONS = {"mesh", "blending", "references", "device_references", "device_views", "transfer"}
 OPERATIONS |= LAYERS[2] | LAYERS[3]
 OPERATIONS -= NETWORK_RUNTIME
 
