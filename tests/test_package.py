@@ -179,6 +179,7 @@ def test_public_names_are_these() -> None:
 
 PUBLIC = [
     "Camera",
+    "DeviceUnavailable",
     "Extreme3DError",
     "Face",
     "Foundation",
