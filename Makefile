@@ -4,6 +4,10 @@ PYTHON ?= python3
 PHOTO ?=
 OUT ?= out
 WERROR ?= OFF
+# The module for NVIDIA GPUs takes minutes to compile: here only where there is a GPU. OFF, ON or AUTO
+# (where nvcc is found, as `pip install .` does); for which GPUs, as CMAKE_CUDA_ARCHITECTURES.
+CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
+CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,75-real;80-real;86-real;89-real;90)
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -44,9 +48,10 @@ bench: $(VENV)/demo
 
 # The tests of the C++ core under AddressSanitizer and UndefinedBehaviorSanitizer (GCC on Linux).
 sanitize: $(VENV)/test
-	$(PIP) install "cmake>=3.31" ninja pybind11 cmeel-eigen
+	$(PIP) install "cmake>=3.31" ninja pybind11 nanobind cmeel-eigen
 	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(abspath $(PY)) \
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV)/bin/ninja) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DEXTREME3D_CUDA=OFF -DEXTREME3D_CUDA_HOST=ON \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
 	$(VENV)/bin/cmake --build build/sanitize
 	rm -rf build/sanitize/site && cp -r python build/sanitize/site
@@ -66,7 +71,9 @@ $(PY):
 # The wheel is built once for all targets, from the sources as they are now.
 $(VENV)/wheel: $(SHIPPED) | $(PY)
 	rm -rf dist
-	$(PIP) wheel --no-deps --wheel-dir dist -C cmake.define.EXTREME3D_WERROR=$(WERROR) .
+	$(PIP) wheel --no-deps --wheel-dir dist -C cmake.define.EXTREME3D_WERROR=$(WERROR) \
+	  -C cmake.define.EXTREME3D_CUDA_HOST=ON -C cmake.define.EXTREME3D_CUDA=$(CUDA) \
+	  -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)" .
 	touch $@
 
 $(VENV)/demo $(VENV)/test: $(VENV)/wheel

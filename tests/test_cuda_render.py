@@ -13,7 +13,7 @@ from extreme3d_fast.device import Device
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.rasterize import rasterize
-from extreme3d_fast.render import _SUPERSAMPLE, _VIEW_DISTANCE, Shading, render_meshes, view_of
+from extreme3d_fast.render import SUPERSAMPLE, VIEW_DISTANCE, Shading, render_meshes, view_of
 
 GREEN = (3, 200, 90)
 
@@ -29,7 +29,7 @@ def shade(
     """A view drawn on the device, in arrays with room for some faces more."""
     camera, camera_from_head = view
     in_camera = mesh.vertices @ camera_from_head[:3, :3].T + camera_from_head[:3, 3]
-    fine = Camera(*np.multiply(camera.pinhole, _SUPERSAMPLE), *(2 * [_SUPERSAMPLE * camera.width]))
+    fine = Camera(*np.multiply(camera.pinhole, SUPERSAMPLE), *(2 * [SUPERSAMPLE * camera.width]))
     raster = rasterize(in_camera, mesh.faces, fine, cull_back_faces=False)
     faces = device.put(np.pad(mesh.faces, ((0, room), (0, 0)), constant_values=1 << 30))
     renderer.prepare(
@@ -130,7 +130,7 @@ def test_views_are_framed_as_on_the_host(
     out = device.empty((3, 4, 4))
     arrays = (stored, np.int32([1000]), np.ascontiguousarray(expected[:, :3, :3]))
     bounds = device.empty(7, "int32")
-    device.ops.frame_views(*map(device.put, arrays), _VIEW_DISTANCE, bounds, out, device.stream)
+    device.ops.frame_views(*map(device.put, arrays), VIEW_DISTANCE, bounds, out, device.stream)
     # Last bits of a distance of 2 m.
     np.testing.assert_allclose(device.get(out), expected, atol=5e-4)
 
@@ -141,7 +141,7 @@ def test_a_view_of_one_point_has_a_finite_distance(device: Device) -> None:
     out = device.empty((1, 4, 4))
     arrays = (point, np.int32([1]), expected[None, :3, :3].copy())
     bounds = device.empty(7, "int32")
-    device.ops.frame_views(*map(device.put, arrays), _VIEW_DISTANCE, bounds, out, device.stream)
+    device.ops.frame_views(*map(device.put, arrays), VIEW_DISTANCE, bounds, out, device.stream)
     np.testing.assert_allclose(device.get(out)[0], expected, atol=1e-6)
 
 

@@ -50,7 +50,7 @@ LAYERS: list[set[str]] = [
     {"photo_network", "device_session"},
     {"device_network"},
     {"detect", "references"},
-    {"pose", "bump_network", "transfer", "face", "device_references"},
+    {"pose", "bump_network", "transfer", "face", "device_references", "device_views"},
     {"foundation", "identity", "localize"},
     {"estimator"},
     {"foundation_view", "similar_faces", "lane"},
@@ -75,7 +75,7 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "references", "device_references", "transfer"}
+OPERATIONS = {"mesh", "blending", "references", "device_references", "device_views", "transfer"}
 OPERATIONS |= LAYERS[2] | LAYERS[3]
 OPERATIONS -= NETWORK_RUNTIME
 
@@ -135,6 +135,20 @@ def test_cpp_core_does_not_know_python(folder: str) -> None:
         text = path.read_text()
         assert folder == "bindings" or "pybind11" not in text, path
         assert folder == "src" or "<Eigen" not in text, path
+
+
+@pytest.mark.parametrize("folder", ["include/extreme3d/cuda", "src", "bindings"])
+def test_device_operations_do_not_know_python_nor_eigen(folder: str) -> None:
+    for path in (REPOSITORY / "cuda" / folder).glob("*"):
+        text = path.read_text()
+        assert folder == "bindings" or "nanobind" not in text, path
+        assert "<Eigen" not in text, path
+
+
+def test_every_device_source_is_built_twice() -> None:
+    listed = (REPOSITORY / "cuda" / "sources.cmake").read_text()
+    for path in (REPOSITORY / "cuda").glob("*/*.c*"):
+        assert f"{path.parent.name}/{path.name}" in listed, path
 
 
 def test_nothing_unpickles() -> None:

@@ -272,6 +272,7 @@ void bind_device(nb::module_& m) {
 #endif
     return nb::make_tuple(free, total);
   });
+  m.def("set_grid_blocks", [](int n) { grid_blocks = n; }, "n"_a);  // see launch.h
 #if !defined(E3D_CUDA)
   m.def("run_reversed", [](bool reversed) { host_reversed = reversed; }, "reversed"_a);
 #endif

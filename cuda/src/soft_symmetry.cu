@@ -22,7 +22,7 @@ E3D_HD inline Double3 difference(Vec3 a, Vec3 b) {
 }
 E3D_HD inline double dot(Double3 a, Double3 b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 
-// Of the coarse space; measured, as is the rest of the method, in docs/gpu_soft_symmetry.md.
+// Of the coarse space; measured, as is the rest of the method, in docs/gpu.md.
 constexpr int kMeans = 2;
 // How much more Jacobi on the mesh counts than on the coarse space, whose hats overlap.
 constexpr double kFineScale = 1.5;

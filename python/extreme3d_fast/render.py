@@ -21,12 +21,13 @@ Rgb: TypeAlias = tuple[int, int, int]
 
 WHITE: Rgb = (255, 255, 255)
 SHEET_YAWS = (-90.0, -60.0, -30.0, 0.0, 30.0, 60.0, 90.0)
+SHEET_SHADINGS: tuple[Shading, ...] = ("color", "clay")
 
 # The viewer stands this many radii of the head's bounding sphere away: about 0.8 m, where portraits
 # are taken from.
-_VIEW_DISTANCE = 5.0
+VIEW_DISTANCE = 5.0
 _MARGIN = 0.98
-_SUPERSAMPLE = 2
+SUPERSAMPLE = 2  # samples a pixel, along each axis
 
 
 def view_of(vertices: Float32, yaw: float, pitch: float, size: int) -> tuple[Camera, Float32]:
@@ -45,17 +46,41 @@ def view_of(vertices: Float32, yaw: float, pitch: float, size: int) -> tuple[Cam
     center = 0.5 * (low + high)
     offset = vertices - center
     radius = max(float(np.sqrt(np.einsum("ij,ij->i", offset, offset).max())), 1e-3)
-    distance = _VIEW_DISTANCE * radius
+    camera_from_head = np.eye(4, dtype=np.float32)
+    camera_from_head[:3, :3] = turned_head(yaw, pitch)
+    camera_from_head[:3, 3] = [0, 0, VIEW_DISTANCE * radius] - camera_from_head[:3, :3] @ center
+    return view_camera(size), camera_from_head
+
+
+def turned_head(yaw: float, pitch: float) -> npt.NDArray[np.float64]:
+    """(3, 3) rotation from the head's frame to the camera's; see `view_of`."""
     cos_yaw, sin_yaw = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     cos_pitch, sin_pitch = np.cos(np.radians(-pitch)), np.sin(np.radians(-pitch))
     turn = np.array([[cos_yaw, 0, sin_yaw], [0, 1, 0], [-sin_yaw, 0, cos_yaw]])
     nod = np.array([[1, 0, 0], [0, cos_pitch, -sin_pitch], [0, sin_pitch, cos_pitch]])
-    camera_from_head = np.eye(4, dtype=np.float32)
-    camera_from_head[:3, :3] = np.diag([1.0, -1.0, -1.0]) @ nod @ turn
-    camera_from_head[:3, 3] = [0, 0, distance] - camera_from_head[:3, :3] @ center
+    return np.asarray(np.diag([1.0, -1.0, -1.0]) @ nod @ turn)
+
+
+def view_camera(size: int) -> Camera:
+    """The camera of all views of that size."""
     # The sphere's outline is the cone of sine radius / distance.
-    focal = _MARGIN * 0.5 * size * np.sqrt(_VIEW_DISTANCE**2 - 1.0)
-    return Camera(focal, focal, 0.5 * size, 0.5 * size, size, size), camera_from_head
+    focal = _MARGIN * 0.5 * size * np.sqrt(VIEW_DISTANCE**2 - 1.0)
+    return Camera(focal, focal, 0.5 * size, 0.5 * size, size, size)
+
+
+def require_view(
+    angles: Sequence[tuple[float, float]], size: int, shading: Shading, background: Rgb
+) -> None:
+    """Raises ValueError for what cannot be drawn; see `render_meshes`."""
+    if shading not in ("color", "clay"):
+        raise ValueError(f"shading should be 'color' or 'clay', is {shading!r}")
+    for yaw, pitch in angles:
+        if not (np.isfinite(yaw) and np.isfinite(pitch)):
+            raise ValueError(f"yaw and pitch should be finite, are {yaw} and {pitch}")
+    if not 1 <= size <= 8192:
+        raise ValueError(f"size should be from 1 to 8192 pixels, is {size}")
+    if len(background) != 3 or not all(0 <= c <= 255 for c in background):
+        raise ValueError(f"background should be three numbers in [0, 255], is {background}")
 
 
 def render_meshes(
@@ -85,14 +110,7 @@ def render_meshes(
     Raises:
         ValueError: Wrong mesh arrays, angles, size, shading or background.
     """
-    if shading not in ("color", "clay"):
-        raise ValueError(f"shading should be 'color' or 'clay', is {shading!r}")
-    if not (np.isfinite(yaw) and np.isfinite(pitch)):
-        raise ValueError(f"yaw and pitch should be finite, are {yaw} and {pitch}")
-    if not 1 <= size <= 8192:
-        raise ValueError(f"size should be from 1 to 8192 pixels, is {size}")
-    if len(background) != 3 or not all(0 <= c <= 255 for c in background):
-        raise ValueError(f"background should be three numbers in [0, 255], is {background}")
+    require_view([(yaw, pitch)], size, shading, background)
     mesh = merged(meshes)
     camera, camera_from_head = view_of(mesh.vertices, yaw, pitch, size)
     # Column by column: a BLAS call would start its threads for this little work.
@@ -108,7 +126,7 @@ def render_meshes(
             size,
             size,
             clay=shading == "clay",
-            supersample=_SUPERSAMPLE,
+            supersample=SUPERSAMPLE,
             background=background,
             threads=threads,
         )
@@ -154,8 +172,14 @@ def turntable_sheet(
                 for yaw in yaws
             ]
         )
-        for shading in _SHEET_SHADINGS
+        for shading in SHEET_SHADINGS
     ]
+    return sheet_of(rows, photo, background)
+
+
+def sheet_of(rows: list[UInt8], photo: npt.NDArray[np.uint8] | None, background: Rgb) -> UInt8:
+    """Rows of (K, S, S, 3) views as one picture; see `turntable_sheet`."""
+    size = rows[1].shape[1]
     # One cut for all views, so that they stay at one scale and height.
     drawn = (rows[1] != np.array(background, np.uint8)).any(axis=(0, 3))
     if drawn.any():
@@ -170,9 +194,6 @@ def turntable_sheet(
     width = max(round(photo.shape[1] * scale), 1)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.hstack([cv2.resize(photo, (width, sheet.shape[0]), interpolation=method), sheet])
-
-
-_SHEET_SHADINGS: tuple[Shading, ...] = ("color", "clay")
 
 
 def _extent(used: npt.NDArray[np.bool_], pad: int) -> tuple[int, int]:

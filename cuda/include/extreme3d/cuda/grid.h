@@ -27,20 +27,27 @@ __host__ __device__ inline Sum3 operator+(Sum3 a, Sum3 b) {
 inline constexpr int kGridThreads = 512;  // of a block
 inline constexpr int kMaxGridBlocks = 256;
 
-// What a grid needs in device memory between its blocks; one for each stream in use.
+// What a grid needs in memory of its device between its blocks; one for each stream in use.
 class GridScratch {
  public:
-  GridScratch() : partials_(2 * kMaxGridBlocks), barrier_(2) {
-    reset(nullptr);
+  GridScratch() : partials_(2 * kMaxGridBlocks), barrier_(1) {
+    fill_bytes(barrier_.view(), 0, nullptr);
     wait(nullptr);  // other streams do not wait for the default one
+#if defined(E3D_CUDA)
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
+#endif
   }
-  void reset(Stream stream) const { fill_bytes(barrier_.view(), 0, stream); }
   Sum3* partials() const { return partials_.data(); }
   unsigned* barrier() const { return barrier_.data(); }
+  int processors() const { return processors_; }
 
  private:
   DeviceArray<Sum3> partials_;     // of each block; two sets in turn, so that one sync a sum does
-  DeviceArray<unsigned> barrier_;  // arrivals, generation
+  DeviceArray<unsigned> barrier_;  // arrivals; the highest bit turns when all have come
+  int processors_ = 1;
 };
 
 #if defined(__CUDACC__)
@@ -76,18 +83,15 @@ class Grid {
   __device__ void sync() {
     __syncthreads();
     if (threadIdx.x == 0 && gridDim.x > 1) {
-      volatile unsigned* generation = barrier_ + 1;
-      const unsigned before = *generation;
+      constexpr unsigned kTurn = 1u << 31;
+      // All that is added comes to kTurn: the last block to come turns the bit, and the rest is 0
+      // again. As cooperative_groups has it.
+      const unsigned own = blockIdx.x == 0 ? kTurn - (gridDim.x - 1) : 1u;
       __threadfence();
-      if (atomicAdd(barrier_, 1u) == gridDim.x - 1) {
-        *barrier_ = 0;
-        __threadfence();
-        atomicAdd(barrier_ + 1, 1u);
-      } else {
-        while (*generation == before) {
-        }
-        __threadfence();
+      const unsigned before = atomicAdd(barrier_, own);
+      while (((before ^ *static_cast<volatile unsigned*>(barrier_)) & kTurn) == 0) {
       }
+      __threadfence();
     }
     __syncthreads();
   }
@@ -111,9 +115,7 @@ class Grid {
     block_sum(all, of_warp);
     if (threadIdx.x == 0) total = all;
     __syncthreads();
-    const Sum3 result = total;
-    __syncthreads();
-    return result;
+    return total;  // the next sum has barriers before it writes
   }
 
   template <class Term>
@@ -131,7 +133,8 @@ class Grid {
     }
   }
 
-  // The block's sum in its first thread; others keep rubbish.
+  // The block's sum in its first thread; others keep rubbish. A barrier has to follow before
+  // of_warp is used again.
   __device__ static void block_sum(Sum3& mine, Sum3* of_warp) {
     warp_sum(mine);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -141,7 +144,6 @@ class Grid {
       mine = lane < kGridThreads / 32 ? of_warp[lane] : Sum3{0.0, 0.0, 0.0};
       warp_sum(mine);
     }
-    __syncthreads();
   }
 
   Sum3* partials_;
@@ -157,14 +159,12 @@ __global__ void __launch_bounds__(kGridThreads, 1)
 }
 
 // Runs a program whose loops have about n items on as many blocks as help, all of them resident.
+// n = 1 asks for a single block.
 template <class Program>
 void launch_grid(const Program& program, int n, const GridScratch& scratch, Stream stream) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  const int wanted = (n + kGridThreads - 1) / kGridThreads;
+  const int processors = scratch.processors();
   const int most = processors < kMaxGridBlocks ? processors : kMaxGridBlocks;  // one a processor
+  const int wanted = n > 1 && grid_blocks > 0 ? grid_blocks : (n + kGridThreads - 1) / kGridThreads;
   const int blocks = wanted < 1 ? 1 : wanted < most ? wanted : most;
   Sum3* partials = scratch.partials();
   unsigned* barrier = scratch.barrier();

@@ -29,6 +29,10 @@ inline constexpr bool kOnDevice = false;
 
 inline constexpr int kBlock = 256;  // threads of a block
 
+// Blocks that programs of grid.h run on, as far as they are all resident; 0 leaves it to
+// launch_grid. For measurements alone.
+inline int grid_blocks = 0;
+
 // What the driver or the runtime refuses; Python sees a RuntimeError.
 struct DeviceError : std::runtime_error {
   using std::runtime_error::runtime_error;
