@@ -281,6 +281,21 @@ def test_options_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
     }
 
 
+@pytest.mark.parametrize("command", [["reconstruct", "a.png", "-o", "out"], ["demo"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda", "no module _cuda"), ("tpu", "device should be one of cpu, cuda")]
+)
+def test_devices_that_are_not_there_are_wrong_use(
+    command, device, said, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "extreme3d_fast._cuda", None)  # as in a build without it
+    assert main([*command, "--device", device]) == WRONG_USE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("extreme3d: ")
+    assert said in line
+
+
 def test_missing_bump_network_is_wrong_use(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["reconstruct", photo("a.png", 1), "-o", "out", "--bump-network", "none.onnx"]

@@ -551,3 +551,63 @@ def test_missing_and_damaged_networks_are_named(kind: DeviceKind, tmp_path) -> N
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(e3d.InvalidModelFile, match=r"text\.onnx"):
         device_lanes(model, PipelineOptions(bump_network=tmp_path / "text.onnx"), 1, kind)
+
+
+# === Other head models ===
+
+
+def skin_alone(model: e3d.HeadModel) -> e3d.HeadModel:
+    """The built-in head as another file might hold it: no parts, no subdivision, few modes."""
+    n = model.skin_vertex_count
+    mean = model.vertices()[:n]
+    alphas, etas = np.eye(20, model.n_identity), np.eye(10, model.n_expression)
+    landmarks = {
+        f"landmarks{which}_faces": np.minimum(
+            getattr(model, f"landmarks{which}_faces"), len(model.faces) - 1
+        )
+        for which in ("68", "478")
+    }
+    return e3d.HeadModel(
+        mean=mean,
+        identity=np.stack([model.vertices(alpha)[:n] - mean for alpha in alphas]),
+        expression=np.stack([model.vertices(None, eta)[:n] - mean for eta in etas]),
+        expression_names=model.expression_names[:10],
+        faces=model.faces,
+        mirror=model.mirror[:n],
+        face_weight=model.face_weight,
+        face_region=model.face_region,
+        landmarks68_bary=model.landmarks68_bary,
+        landmarks478_bary=model.landmarks478_bary,
+        **landmarks,
+    )
+
+
+def test_head_models_of_skin_alone_give_the_cpus_mesh(kind: DeviceKind, portrait: UInt8) -> None:
+    same = SameNetworks(kind, head_model=skin_alone(e3d.HeadModel.load()))
+    for photo in (portrait, with_sunglasses(portrait)):
+        theirs, ours = same.reconstruct(photo)
+        assert ours.foundation_source == "landmarks"
+        assert ours.parts == {}
+        assert_valid(ours)
+        assert_same(ours, theirs)
+
+
+def test_other_shapes_of_the_head_give_the_cpus_mesh(kind: DeviceKind, portrait: UInt8) -> None:
+    model = e3d.HeadModel.load()
+    other = dataclasses.replace(model, mean=model.mean * np.float32([1.02, 1.0, 1.0]))
+    same = SameNetworks(kind, head_model=other)
+    theirs, ours = same.reconstruct(portrait)
+    assert_same(ours, theirs)
+    theirs, ours = same.reconstruct(with_sunglasses(portrait))
+    assert any("of another head model" in warning for warning in ours.warnings)
+    assert ours.warnings == theirs.warnings
+
+
+def test_head_models_without_landmarks_are_refused(kind: DeviceKind) -> None:
+    model = dataclasses.replace(
+        e3d.HeadModel.load(),
+        landmarks478_faces=np.zeros(0, np.int32),
+        landmarks478_bary=np.zeros((0, 3), np.float32),
+    )
+    with pytest.raises(ValueError, match="no '478' landmarks"):
+        device_lanes(model, PipelineOptions(foundation="landmarks"), 1, kind)

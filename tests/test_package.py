@@ -191,6 +191,7 @@ def test_public_names_are_these() -> None:
 
 PUBLIC = [
     "Camera",
+    "DeviceUnavailable",
     "Extreme3DError",
     "Face",
     "Foundation",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -289,6 +291,24 @@ def test_photo_without_a_face(reconstructor):
 def test_unknown_options_are_errors(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         e3d.Reconstructor(**options)
+
+
+def no_gpu() -> int:
+    raise RuntimeError("no CUDA-capable device is detected")
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (None, "EXTREME3D_CUDA=ON"),
+        (SimpleNamespace(create_stream=no_gpu), "no CUDA-capable device"),
+    ],
+    ids=["built without CUDA", "no GPU"],
+)
+def test_machine_without_a_gpu_says_what_is_missing(monkeypatch, module, said):
+    monkeypatch.setitem(sys.modules, "extreme3d_fast._cuda", module)
+    with pytest.raises(e3d.DeviceUnavailable, match=f"device='cuda'.*{said}"):
+        e3d.Reconstructor(device="cuda")
 
 
 @pytest.mark.parametrize(

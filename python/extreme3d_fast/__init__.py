@@ -11,6 +11,7 @@ from functools import cache
 
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import (
+    DeviceUnavailable,
     Extreme3DError,
     InvalidImage,
     InvalidModelFile,
@@ -26,6 +27,7 @@ from extreme3d_fast.references import Reference
 
 __all__ = [
     "Camera",
+    "DeviceUnavailable",
     "Extreme3DError",
     "Face",
     "Foundation",

@@ -25,7 +25,11 @@ ALL_DONE, SOME_FAILED, WRONG_USE = 0, 1, 2
 _ASSETS = Path(__file__).parent / "assets"
 _GPU_PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13")
 
-_EPILOG = """exit status: 0 every photo gave a face; 1 at least one did not, the others are
+_EPILOG = """--device cuda works on the current NVIDIA GPU; `extreme3d info` says whether there is
+one. Its first run builds the networks' engines, which takes a while, once;
+`extreme3d engines build` does that before.
+
+exit status: 0 every photo gave a face; 1 at least one did not, the others are
 written; 2 wrong use, or nothing could be tried at all."""
 
 _BUILD_EPILOG = """Photos are taken by measures alone: one clear, sharp, large, uncovered face. What
@@ -164,7 +168,12 @@ def _add_engines(commands: Any) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="{cpu,cuda}",
+        help="what to work on: the processor, or an NVIDIA GPU (default: cpu)",
+    )
     parser.add_argument(
         "--foundation",
         choices=("auto", "networks", "landmarks"),
@@ -516,6 +525,9 @@ class Progress:
 
 
 def _info(_: argparse.Namespace) -> int:
+    from extreme3d_fast.cuda_driver import gpu
+    from extreme3d_fast.device import Device
+
     print(f"extreme3d_fast {_version('extreme3d-fast')} on {platform.platform()}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} logical cores")
     for package in ("numpy", "opencv-python-headless", "onnxruntime", *_GPU_PACKAGES):
@@ -527,6 +539,11 @@ def _info(_: argparse.Namespace) -> int:
         print("network devices: " + ", ".join(d for d in devices if d != "Azure"))
     except ImportError as error:
         print(f"network devices: none, {error}")
+    try:
+        Device("cuda")
+        print(f"NVIDIA GPU: {gpu(0).name}")
+    except DeviceUnavailable as error:
+        print(f"NVIDIA GPU: none to work on, {error}")
     try:
         core = import_module("extreme3d_fast._core")
         print(f"C++ core: {core.__file__}")

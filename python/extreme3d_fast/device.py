@@ -139,9 +139,11 @@ def _operations(kind: DeviceKind) -> Any:
     name = {"cuda": "_cuda", "host": "_cuda_host"}[kind]
     try:
         return import_module(f"extreme3d_fast.{name}")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         option = {"cuda": "EXTREME3D_CUDA", "host": "EXTREME3D_CUDA_HOST"}[kind]
         raise DeviceUnavailable(
             f"device={kind!r}: this build of extreme3d_fast has no module {name}; install it where "
             f"nvcc 12.4 or later is found, with `pip install . -C cmake.define.{option}=ON`"
         ) from error
+    except ImportError as error:  # a library that it needs
+        raise DeviceUnavailable(f"device={kind!r}: {name} cannot be loaded: {error}") from error

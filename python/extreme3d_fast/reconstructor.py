@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, overload
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -277,7 +277,8 @@ class Reconstructor:
 
         Raises:
             NoFaceFound, InvalidImage, FileNotFoundError, InvalidModelFile: as for `reconstruct`, in
-                place of the result of the frame that has the fault; then the stream ends.
+                place of the result of the frame that has the fault; then the stream ends. So does
+                whatever `frames` raises.
         """
         _check_option("missing", missing, ("raise", "none"))
 
@@ -300,8 +301,8 @@ class Reconstructor:
         ahead: collections.deque[Future[T]] = collections.deque()
         with ThreadPoolExecutor(self.lanes) as workers:
             try:
-                for frame in frames:
-                    ahead.append(workers.submit(one, frame))
+                for next_one in _calls(one, frames):
+                    ahead.append(workers.submit(next_one))
                     if len(ahead) > self.lanes:
                         yield ahead.popleft().result()
                 while ahead:
@@ -567,6 +568,21 @@ class Reconstructor:
             colors = _part_colors(photo, pixel_of_vertex, visible, part.colors, brightness)
             parts[name] = Mesh(vertices, part.faces, colors)
         return parts
+
+
+def _calls(
+    one: Callable[[ImageSource], T], frames: Iterable[ImageSource]
+) -> Iterator[Callable[[], T]]:
+    """`one` of each frame; what goes wrong in their source is a call too, after those before it."""
+    try:
+        for frame in frames:
+            yield partial(one, frame)
+    except Exception as error:
+        yield partial(_raise, error)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
