@@ -525,9 +525,6 @@ class Progress:
 
 
 def _info(_: argparse.Namespace) -> int:
-    from extreme3d_fast.cuda_driver import gpu
-    from extreme3d_fast.device import Device
-
     print(f"extreme3d_fast {_version('extreme3d-fast')} on {platform.platform()}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} logical cores")
     for package in ("numpy", "opencv-python-headless", "onnxruntime", *_GPU_PACKAGES):
@@ -539,11 +536,6 @@ def _info(_: argparse.Namespace) -> int:
         print("network devices: " + ", ".join(d for d in devices if d != "Azure"))
     except ImportError as error:
         print(f"network devices: none, {error}")
-    try:
-        Device("cuda")
-        print(f"NVIDIA GPU: {gpu(0).name}")
-    except DeviceUnavailable as error:
-        print(f"NVIDIA GPU: none to work on, {error}")
     try:
         core = import_module("extreme3d_fast._core")
         print(f"C++ core: {core.__file__}")
