@@ -232,7 +232,7 @@ class FoundationEstimator:
         assert self._fitter is not None
         crop = timed("crop", self._crop)(photo, crop_square(landmarks.points), crop_size)
         points = points_in_crop(landmarks.points, crop.crop_from_image)
-        fit: LandmarkFit = timed("fit", self._fitter.fit)(points, crop_size)
+        fit: LandmarkFit = timed("fit", self._fitter.fit)(points, crop_size, deviations=False)
         warnings = []
         if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
             warnings.append(f"face landmarks are not confident ({landmarks.confidence:.2f})")
@@ -273,7 +273,7 @@ class FoundationEstimator:
             focal_log_sigma=_FOCAL_LOG_SIGMA,
         )
         points = points_in_crop(landmarks.points, crop.crop_from_image)
-        fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust)
+        fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust, deviations=False)
         return replace(
             foundation,
             identity=fit.identity,
