@@ -7,8 +7,9 @@ as recorded graphs.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -209,6 +210,36 @@ class _Buffers(NamedTuple):
     def crop_image(self, ops: Any) -> DeviceArray:
         """(S, S, 3) uint8, the crop."""
         return ops.slice(self.crop, 0, 1, list(ops.shape(self.crop)[1:]))
+
+
+# What a face is made of on the host: buffers and their dtypes. Maps and vertices have one size.
+_MAPS = (
+    ("head", "float32"),
+    ("part_colors", "uint8"),
+    ("detailed_depth", "float32"),
+    ("filled_bump", "float32"),
+    ("face_mask", "uint8"),
+    ("face_probability", "float32"),
+    ("hole", "uint8"),
+)
+_MESH = (
+    ("vertices", "float32"),
+    ("mesh_faces", "int32"),
+    ("colors", "uint8"),
+    ("provenance", "uint8"),
+)
+
+
+def _room(like: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """New arrays in one piece of memory, which is had in large pages: many small ones cost more
+    than what is copied to them."""
+    align = 64
+    ends = np.cumsum([-(-array.nbytes // align) * align for array in like.values()]).tolist()
+    memory = np.empty(ends[-1], np.uint8)
+    return {
+        name: memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+        for (name, array), begin in zip(like.items(), [0, *ends[:-1]], strict=True)
+    }
 
 
 class DevicePipeline:
@@ -428,6 +459,11 @@ class DevicePipeline:
         self._face_box: Float32 = ops.pinned([5])
         self._sums: npt.NDArray[np.float64] = ops.pinned([2], "float64")
         self._stats: npt.NDArray[np.float64] = ops.pinned([3], "float64")
+        # the face on its way to the host
+        self._staged: dict[str, Any] = {
+            name: ops.pinned(list(ops.shape(getattr(self._b, name))), dtype)
+            for name, dtype in (*_MAPS, *_MESH)
+        }
         if self._similar is not None:
             self._references.keep_all()
         device.wait()
@@ -635,23 +671,21 @@ class DevicePipeline:
         b, device, model, options = self._b, self._device, self._model, self._options
         ops, stream = device.ops, device.stream
 
-        def read(array: DeviceArray, dtype: npt.DTypeLike, rows: int | None = None) -> Any:
-            target = np.empty(
-                ops.shape(array) if rows is None else (rows, *ops.shape(array)[1:]), dtype
-            )
-            ops.download(array, target.view(np.uint8) if dtype == np.bool_ else target, stream)
-            return target
-
-        vertices = read(b.vertices, np.float32, n_vertices)
-        faces = read(b.mesh_faces, np.int32, n_faces)
-        colors = read(b.colors, np.uint8, n_vertices)
-        provenance = read(b.provenance, np.uint8, n_vertices)
-        head, part_colors = read(b.head, np.float32), read(b.part_colors, np.uint8)
-        depth, bump = read(b.detailed_depth, np.float32), read(b.filled_bump, np.float32)
-        mask, probability = read(b.face_mask, np.bool_), read(b.face_probability, np.float32)
-        hole = read(b.hole, np.bool_)
+        staged = {**self._staged, "photo": crop.image}
+        for name, _ in _MESH:
+            rows = n_faces if name == "mesh_faces" else n_vertices
+            staged[name] = staged[name][:rows]
+            ops.download(getattr(b, name), staged[name], stream)
+        # the maps are there: they are copied while the mesh is on its way
+        found = _room(staged)
+        for name in ("photo", *(name for name, _ in _MAPS)):
+            np.copyto(found[name], staged[name])
         device.wait()
-        if not (np.isfinite(bump).all() and np.isfinite(probability).all()):
+        for name, _ in _MESH:
+            np.copyto(found[name], staged[name])
+        head, part_colors, bump = found["head"], found["part_colors"], found["filled_bump"]
+        # NaN and infinity come through sums
+        if not math.isfinite(bump.sum() + found["face_probability"].sum()):
             raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}
@@ -662,10 +696,10 @@ class DevicePipeline:
                     head[begin:end], model.part_faces[name] - begin, part_colors[own]
                 )
         return Face(
-            vertices=vertices,
-            faces=faces,
-            colors=colors,
-            provenance=provenance,
+            vertices=found["vertices"],
+            faces=found["mesh_faces"],
+            colors=found["colors"],
+            provenance=found["provenance"],
             warnings=tuple(warnings),
             timings=timings,
             foundation=head[:skin],
@@ -676,13 +710,13 @@ class DevicePipeline:
             camera=foundation.camera,
             camera_from_head=foundation.camera_from_head,
             crop_from_image=crop.crop_from_image,
-            depth=depth,
+            depth=found["detailed_depth"],
             bump=bump,
-            face_mask=mask,
-            face_probability=probability,
-            occlusion=Occlusion(hole, fraction, options.occlusion),
+            face_mask=found["face_mask"].view(np.bool_),
+            face_probability=found["face_probability"],
+            occlusion=Occlusion(found["hole"].view(np.bool_), fraction, options.occlusion),
             references=references,
-            photo=np.array(crop.image),
+            photo=found["photo"],
             parts=parts,
         )
 
@@ -873,6 +907,8 @@ class DevicePipeline:
         )
         self._color()
         self._paint()
+        for name, _ in _MAPS:
+            ops.download(getattr(b, name), self._staged[name], s)
 
     def _color(self) -> None:
         """Colours of the head model's vertices."""
