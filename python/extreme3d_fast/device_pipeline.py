@@ -26,6 +26,7 @@ from extreme3d_fast.bump_network import (
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.crop import transform_points as transform_pixels
+from extreme3d_fast.detect import DETECTOR_SIDE, MAX_SEARCH_SIDE
 from extreme3d_fast.device import Device, DeviceArray, DeviceKind
 from extreme3d_fast.device_network import (
     LARGEST_LOOK,
@@ -134,6 +135,7 @@ class _Buffers(NamedTuple):
     pinhole: DeviceArray
     corners: DeviceArray
     crop: DeviceArray
+    crop_image: DeviceArray
     head: DeviceArray
     skin: DeviceArray
     area: DeviceArray
@@ -207,10 +209,6 @@ class _Buffers(NamedTuple):
     provenance: DeviceArray
     colors: DeviceArray
 
-    def crop_image(self, ops: Any) -> DeviceArray:
-        """(S, S, 3) uint8, the crop."""
-        return ops.slice(self.crop, 0, 1, list(ops.shape(self.crop)[1:]))
-
 
 # What a face is made of on the host: buffers and their dtypes. Maps and vertices have one size.
 _MAPS = (
@@ -265,6 +263,7 @@ class DevicePipeline:
         self._photos = PhotosOnDevice(device)
         self._warper = ops.Warper(options.crop_size, 1)
         self._looks = ops.Warper(LARGEST_LOOK, MAX_SQUARES)
+        self._letterbox = ops.Letterbox(DETECTOR_SIDE, MAX_SEARCH_SIDE)
         self._crop_matrix = device.empty((1, 3, 3), "float64")
         self.estimator = FoundationEstimator(
             model, mode=options.foundation, open_network=self._open, cut=self._cut
@@ -288,7 +287,7 @@ class DevicePipeline:
 
     def _open(self, path: str | os.PathLike[str]) -> DeviceNetwork:
         session = self._networks.open(path, self._device)
-        return DeviceNetwork(self._device, self._photos, self._looks, session)
+        return DeviceNetwork(self._device, self._photos, self._looks, self._letterbox, session)
 
     def _cut(self, photo: UInt8, crop_from_image: npt.NDArray[np.float64], size: int) -> UInt8:
         """The crop, on the device; its picture on the host is there when the face is."""
@@ -297,7 +296,7 @@ class DevicePipeline:
         self._warper.warp(
             self._photos.get(photo), self._crop_matrix, size, crops=self._b.crop, stream=stream
         )
-        self._photos.know(self._crop_picture, self._b.crop_image(ops))
+        self._photos.know(self._crop_picture, self._b.crop_image)
         return self._crop_picture
 
     @property
@@ -365,6 +364,7 @@ class DevicePipeline:
         self._corners = ops.pinned([8], "float64")
 
         image, vector = (size, size), (skin, 3)
+        crop = device.empty((1, size, size, 3), "uint8")
         head, head_in_camera = (
             device.empty((model.vertex_count, 3)),
             device.empty((model.vertex_count, 3)),
@@ -380,7 +380,8 @@ class DevicePipeline:
             head_from_camera=parameters[3],
             pinhole=parameters[4],
             corners=device.empty(8, "float64"),
-            crop=device.empty((1, size, size, 3), "uint8"),
+            crop=crop,
+            crop_image=ops.slice(crop, 0, 1, [size, size, 3]),
             head=head,
             skin=ops.slice(head, 0, skin),
             area=device.empty(model.all_faces.shape),
@@ -536,15 +537,16 @@ class DevicePipeline:
         b, ops, stream = self._b, self._device.ops, self._device.stream
         y, x = window.corner
         shape = (1, self._bump_network.contract.channels, *window.shape)
-        feeds, answers = self._bump_runner.buffers({"image": shape})
+        buffers = self._bump_runner.buffers({"image": shape})
+        answers = buffers.outputs
         for name in ("bump", "mask"):
             if (answer := tuple(ops.shape(answers[name]))) != (1, 1, *window.shape):
                 raise InvalidModelFile(
                     f"path: {self._bump_network.name}: expected {name} of shape "
                     f"{(1, 1, *window.shape)}, it answers with {answer}"
                 )
-        self._maps.input(b.crop_image(ops), b.depth, mm_per_pixel, x, y, feeds["image"], stream)
-        self._bump_runner.run(feeds, answers)
+        self._maps.input(b.crop_image, b.depth, mm_per_pixel, x, y, buffers.inputs["image"], stream)
+        self._bump_runner.run(buffers)
         self._maps.output(
             answers["bump"],
             answers["mask"],
@@ -913,7 +915,7 @@ class DevicePipeline:
     def _color(self) -> None:
         """Colours of the head model's vertices."""
         b, ops, s = self._b, self._device.ops, self._device.stream
-        crop = b.crop_image(ops)
+        crop = b.crop_image
         # hair, clothes and what covers the face are better left out than painted on the skin
         ops.shown_vertices(b.uncovered, b.skin_pixels, b.visible, self._face_region, b.shown, s)
         self._colors.colors(b.in_camera, b.shown, crop, b.pinhole, b.skin_colors, s)
@@ -950,7 +952,7 @@ class DevicePipeline:
             self._faces,
             self._mirror,
             b.skin_colors,
-            b.crop_image(ops),
+            b.crop_image,
             b.colors,
             s,
         )

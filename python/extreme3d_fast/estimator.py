@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import Camera, angles_from_rotation
-from extreme3d_fast.crop import Crop, HeadSquare, rotation_2d, transform_points, warp_similarity
+from extreme3d_fast.crop import (
+    Crop,
+    HeadSquare,
+    magnification,
+    rotation_2d,
+    transform_points,
+    warp_similarity,
+)
 from extreme3d_fast.detect import FaceDetection, FaceDetector, FaceLandmarks, crop_square
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.foundation import Coefficients, FoundationNetwork
@@ -300,7 +307,7 @@ class FoundationEstimator:
 
 def points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
     """(468, 3) landmarks of the photo in the crop; relative depth scales with the picture."""
-    scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
+    scale = magnification(crop_from_image)
     xy = transform_points(crop_from_image, points[:, :2].astype(np.float64))
     return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
 
