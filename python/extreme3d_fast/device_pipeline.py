@@ -686,8 +686,7 @@ class DevicePipeline:
         for name, _ in _MESH:
             np.copyto(found[name], staged[name])
         head, part_colors, bump = found["head"], found["part_colors"], found["filled_bump"]
-        # NaN and infinity come through sums
-        if not math.isfinite(bump.sum() + found["face_probability"].sum()):
+        if not (np.isfinite(bump).all() and np.isfinite(found["face_probability"]).all()):
             raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}

@@ -330,7 +330,8 @@ class LandmarkFitter:
 
     def _observation(self, xy: Float32, px_per_mm: float, yaw: float) -> tuple[Float32, Float32]:
         """Weights (468, 2) in 1/px along and across the directions (468, 2)."""
-        directions = np.tile(np.array([1.0, 0.0], np.float32), (N_LANDMARKS, 1))
+        directions = np.zeros((N_LANDMARKS, 2), np.float32)
+        directions[:, 0] = 1.0
         directions[OVAL] = _normals(xy[OVAL])
         weights = 1.0 / (px_per_mm * np.stack([self._sigma, self._slide], 1))
         # The far side of a turned face ends at a silhouette, not at the points that the model has.
@@ -362,7 +363,8 @@ def _deviations(s: FitSettings, x: Float32) -> tuple[Float64, Float64]:
 
 def _normals(curve: Float32) -> Float32:
     """(n, 2) unit normals of a closed curve of (n, 2) points, outward or inward alike."""
-    tangent = np.roll(curve, -1, 0) - np.roll(curve, 1, 0)
+    closed = np.concatenate([curve[-1:], curve, curve[:1]])
+    tangent = closed[2:] - closed[:-2]
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     # Neighbours in one place leave no tangent; such points are held in x, as any other direction.
