@@ -97,14 +97,12 @@ class Networks:
     def open(self, path: str | os.PathLike[str]) -> DeviceSession | Session:
         """A session for one stream."""
         name = os.fspath(path)
-        if self._kind == "host":
-            return self._sessions.setdefault(name, Session(name, threads=1))
         session = self._sessions.get(name)
         if session is None:
-            self._sessions[name] = opened = DeviceSession(name)
+            opened = Session(name, threads=1) if self._kind == "host" else DeviceSession(name)
+            self._sessions[name] = opened
             return opened
-        assert isinstance(session, DeviceSession)
-        return session.fork()
+        return session.fork() if isinstance(session, DeviceSession) else session
 
     @property
     def runtime(self) -> str:
