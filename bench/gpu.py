@@ -1,4 +1,4 @@
-"""The pipeline on an NVIDIA GPU: latency, stages, throughput, memory, and how far it is from the CPU's."""
+"""The pipeline on an NVIDIA GPU: latency, stages, throughput, memory, difference to the CPU."""
 
 from __future__ import annotations
 

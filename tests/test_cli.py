@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import cv2
@@ -175,6 +176,38 @@ def test_info_names_versions_and_model_files(capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().out
     for word in ("extreme3d_fast", "numpy", "onnxruntime", "CPU", "face_detection.onnx"):
         assert word in said
+
+
+def test_info_names_gpus_and_what_runs_networks_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "extreme3d_fast._cuda", FakeCuda())
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4"))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert main(["info"]) == ALL_DONE
+    said = capsys.readouterr().out
+    assert "GPU 0: NVIDIA H200, 144 GB, compute capability 9.0" in said
+    assert "networks can run with tensorrt 11.4" in said
+    assert "not with tensorrt_rtx: tensorrt_rtx cannot be imported" in said
+
+
+def test_info_says_that_operations_for_gpus_are_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "extreme3d_fast._cuda", None)
+    assert main(["info"]) == ALL_DONE
+    assert "CUDA operations: missing" in capsys.readouterr().out
+
+
+class FakeCuda(ModuleType):
+    """The module for GPUs where there is one GPU."""
+
+    def __init__(self) -> None:
+        super().__init__("extreme3d_fast._cuda")
+        self.__file__ = "_cuda.so"
+
+    def devices(self) -> list[tuple[str, int, int, int]]:
+        return [("NVIDIA H200", 9, 0, 143_771_000_000)]
 
 
 def test_demo_writes_glb_ply_and_turntable(run) -> None:

@@ -93,7 +93,7 @@ def test_arrays_of_torch_go_in_and_out_without_copies(rng: np.random.Generator) 
 
 def test_without_its_module_a_device_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> object:
-        raise ImportError(name)
+        raise ModuleNotFoundError(name, name=name)
 
     monkeypatch.setattr("extreme3d_fast.device.import_module", absent)
     with pytest.raises(DeviceUnavailable, match="EXTREME3D_CUDA=ON"):

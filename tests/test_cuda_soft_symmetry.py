@@ -69,6 +69,22 @@ def test_symmetric_detail_is_recovered_exactly(device: Device) -> None:
     assert largest_distance(solved.vertices, truth) < TOLERANCE_MM
 
 
+def test_number_of_blocks_does_not_matter(device: Device) -> None:
+    """Nor what number the program before ran on, with the same barrier in memory."""
+    visible = ~HEAD.region | (HEAD.vertices[:, 0] > -25)
+    detailed = HEAD.vertices + wavy(HEAD.vertices)
+    solver = device.ops.SoftSymmetrySolver(HEAD.faces, HEAD.mirror, HEAD.region)
+    expected = Solved(device, solver, HEAD.vertices, detailed, visible)
+    try:
+        for blocks in (1, 2, 64, 7, 1000):
+            device.ops.set_grid_blocks(blocks)
+            solved = Solved(device, solver, HEAD.vertices, detailed, visible)
+            np.testing.assert_array_equal(solved.recovery, expected.recovery)
+            assert largest_distance(solved.vertices, expected.vertices) < TOLERANCE_MM
+    finally:
+        device.ops.set_grid_blocks(0)
+
+
 def test_without_detail_nothing_moves(device: Device) -> None:
     visible = HEAD.region & (HEAD.vertices[:, 0] > 0)
     solved = solve(device, HEAD.vertices, HEAD.vertices, visible)

@@ -5,13 +5,13 @@ Engines are built here for GPUs that are not here; what needs one is marked `gpu
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import shutil
 import stat
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,8 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_networks import says, write_chain, write_network
 
-from extreme3d_fast import cli, cuda_driver, device_session, engines
-from extreme3d_fast.cuda_driver import Gpu, Memory
+from extreme3d_fast import cli, device_session, engines
+from extreme3d_fast.device import RECORDING, Device, Gpu
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
 from extreme3d_fast.engines import PRECISIONS, EngineCache, EngineKey, Precision, cached_engine
 from extreme3d_fast.errors import DeviceUnavailable, InvalidModelFile, UnsafeCache
@@ -39,6 +39,8 @@ Float32 = npt.NDArray[np.float32]
 NETWORKS = sorted(path.stem for path in ASSETS.glob("*.onnx"))
 KEY = EngineKey("0" * 64, "tensorrt_rtx 1.7", "sm86", "fp16")
 SM86 = 86
+H200 = Gpu(0, "NVIDIA H200", 90, 141)
+A10 = Gpu(0, "NVIDIA A10", 86, 24)
 
 
 @pytest.fixture(scope="module")
@@ -392,22 +394,20 @@ def test_engine_is_for_the_model_of_gpu_where_tensorrt_measures_as_it_builds(
     ahead: int | None,
 ) -> None:
     calls = built_once(monkeypatch)
-    target = Gpu(0, "NVIDIA A10", 86)
+    target = Gpu(0, "NVIDIA A10", 86, 24)
     key, _ = cached_engine(tiny, precision="fp16", target=target, runtime=runtime, cache=cache)
     assert key.gpu == gpu
     assert calls[0]["compute_capability"] == ahead
 
 
-def test_gpu_that_the_list_lacks_gets_the_portable_engine(
+def test_gpu_that_the_list_lacks_is_refused_before_anything_is_built(
     monkeypatch: pytest.MonkeyPatch, tiny: Path, cache: EngineCache
 ) -> None:
     calls = built_once(monkeypatch)
-    target = Gpu(0, "NVIDIA H200", 90)
-    key, _ = cached_engine(
-        tiny, precision="fp16", target=target, runtime=fake_tensorrt(), cache=cache
-    )
-    assert key.gpu == "any"
-    assert calls[0]["compute_capability"] is None
+    how: Any = {"precision": "fp16", "target": H200, "cache": cache}
+    with pytest.raises(DeviceUnavailable, match="capability 86, 120, not 90"):
+        cached_engine(tiny, runtime=fake_tensorrt(), **how)
+    assert not calls
 
 
 def test_tensorrt_builds_for_no_gpu_that_is_not_here(tiny: Path) -> None:
@@ -449,34 +449,71 @@ def test_missing_tensorrt_is_named_with_its_package(monkeypatch: pytest.MonkeyPa
         assert text in str(raised.value)
 
 
-def no_driver(name: str) -> Any:
-    raise OSError(f"{name}: cannot open shared object file")
+class FakeOps:
+    """What `_cuda` is asked for, said in `log`; memory is numbers."""
+
+    ON_DEVICE = True
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.capturing = False
+        self.captures_fail = 0  # so many of the next ones
+
+    def set_device(self, number: int) -> None:
+        del number
+
+    def is_capturing(self, stream: int) -> bool:
+        del stream
+        return self.capturing
+
+    def begin_capture(self, stream: int) -> None:
+        self.log.append(f"begin {stream}")
+
+    def end_capture(self, stream: int) -> FakeOps:
+        self.log.append(f"end {stream}")
+        self.captures_fail -= 1
+        if self.captures_fail >= 0:
+            raise RuntimeError("recording: operation failed due to a previous error")
+        return self
+
+    def launch(self, stream: int) -> None:
+        self.log.append(f"launch on {stream}")
+
+    def pointer(self, array: int) -> int:
+        return array
 
 
-def test_missing_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda_driver._driver.cache_clear()
-    monkeypatch.setattr(ctypes, "CDLL", no_driver)
-    with pytest.raises(DeviceUnavailable, match="no NVIDIA GPU here, or no driver"):
-        cuda_driver.gpu(0)
+class FakeDevice(Device):
+    """A stream of a GPU as far as it is asked."""
+
+    def __init__(self, gpu: Gpu = H200, stream: int = 16) -> None:
+        self.ops, self.stream, self.number, self._gpu = FakeOps(), stream, gpu.number, gpu
+
+    def __del__(self) -> None:
+        pass
+
+    @property
+    def gpu(self) -> Gpu:
+        return self._gpu
+
+    def empty(self, shape: int | tuple[int, ...], dtype: str = "float32") -> int:
+        del shape, dtype
+        return 256
 
 
 @pytest.fixture
-def h200(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A GPU as far as its name goes."""
+def h200(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDevice:
     monkeypatch.setenv("EXTREME3D_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(device_session, "gpu", lambda number: Gpu(number, "NVIDIA H200", 90))
-    monkeypatch.setattr(device_session, "use", lambda _: None)
-    monkeypatch.setattr(device_session, "is_capturing", lambda stream: stream == CAPTURING)
+    return FakeDevice()
 
 
-@pytest.mark.usefixtures("h200")
 def test_missing_runtimes_are_named_with_their_packages(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
 ) -> None:
     only(monkeypatch, {})
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceUnavailable) as raised:
-        DeviceSession(tiny)
+        DeviceSession(tiny, h200)
     said = str(raised.value)
     for text in ("tiny.onnx on NVIDIA H200", "9.0", "without CUDA"):
         assert text in said
@@ -486,58 +523,40 @@ def test_missing_runtimes_are_named_with_their_packages(
 
 # What runs. The stand-ins tell what would have been enqueued; those at the end are the real ones.
 
-CAPTURING, STREAM = 8, 16
+RECORDED = ["begin 16", "run 100", "end 16"]
 
 
 class FakeBackend:
     name = "fake 1.0"
 
-    def __init__(self, *, recordable: bool = True) -> None:
-        self.log: list[str] = []
-        self._recordable = recordable
+    def __init__(self, log: list[str], *, recordable: bool = True, warm_ups: int = 1) -> None:
+        self.log, self._recordable, self.warm_ups = log, recordable, warm_ups
 
     def output_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         batch, _, height, width = shapes["image"]
         return {"answer": (batch, 1, height, width)}
 
-    def run(self, feeds: Any, outputs: Any, stream: int) -> None:
+    def bind(self, feeds: Any, outputs: Any) -> Any:
         del outputs
-        self.log.append(f"run {feeds['image'].pointer} on {stream}")
+        return (
+            lambda: self.log.append(f"run {feeds['image'].pointer}"),
+            lambda: self._recordable,
+        )
 
-    def recordable(self, feeds: Any, stream: int) -> bool:
-        del feeds, stream
-        return self._recordable
-
-    def fork(self) -> FakeBackend:
-        return FakeBackend()
-
-
-class FakeGraph:
-    log: list[str]
-    fails = False
-
-    @classmethod
-    def begin(cls, stream: int) -> None:
-        cls.log.append(f"begin {stream}")
-
-    @classmethod
-    def end(cls, stream: int) -> FakeGraph:
-        cls.log.append(f"end {stream}")
-        if cls.fails:
-            raise DeviceUnavailable("device: cuStreamEndCapture failed")
-        return cls()
-
-    def launch(self, stream: int) -> None:
-        self.log.append(f"launch on {stream}")
+    def fork(self, device: Device) -> FakeBackend:
+        return FakeBackend(device.ops.log)
 
 
 def session_on(
-    monkeypatch: pytest.MonkeyPatch, path: Path, backend: FakeBackend, **how: Any
+    monkeypatch: pytest.MonkeyPatch,
+    path: Path,
+    device: FakeDevice,
+    backend: Mapping[str, Any] | None = None,
+    **how: Any,
 ) -> DeviceSession:
-    FakeGraph.log, FakeGraph.fails = backend.log, False
-    monkeypatch.setattr(device_session, "Graph", FakeGraph)
-    monkeypatch.setattr(DeviceSession, "_load", lambda *_: backend)
-    return DeviceSession(path, **how)
+    fake = FakeBackend(device.ops.log, **(backend or {}))
+    monkeypatch.setattr(DeviceSession, "_load", lambda *_: fake)
+    return DeviceSession(path, device, **how)
 
 
 def ends(pointer: int = 100, size: int = 8) -> tuple[dict[str, DeviceTensor], ...]:
@@ -545,79 +564,107 @@ def ends(pointer: int = 100, size: int = 8) -> tuple[dict[str, DeviceTensor], ..
     return {"image": DeviceTensor(pointer, image)}, {"answer": DeviceTensor(pointer + 1, answer)}
 
 
-@pytest.mark.usefixtures("h200")
-def test_second_run_is_recorded_and_later_ones_launched(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path
+@pytest.mark.parametrize("warm_ups", [1, 2])
+def test_first_run_is_recorded_and_later_ones_launched(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice, warm_ups: int
 ) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
-    for _ in range(4):
-        session.run(*ends(), stream=STREAM)
-    recorded = ["begin 16", "run 100 on 16", "end 16", "launch on 16"]
-    assert backend.log == ["run 100 on 16", *recorded, "launch on 16", "launch on 16"]
-
-
-@pytest.mark.usefixtures("h200")
-def test_other_buffers_and_sizes_have_graphs_of_their_own(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path
-) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
-    for _ in range(2):
-        session.run(*ends(100), stream=STREAM)
-        session.run(*ends(200), stream=STREAM)
-        session.run(*ends(100, size=16), stream=STREAM)
-    assert backend.log.count("begin 16") == 3
-
-
-@pytest.mark.usefixtures("h200")
-@pytest.mark.parametrize("stream", [0, CAPTURING], ids=["default stream", "caller records"])
-def test_nothing_is_recorded_on(monkeypatch: pytest.MonkeyPatch, tiny: Path, stream: int) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
+    session = session_on(monkeypatch, tiny, h200, {"warm_ups": warm_ups})
     for _ in range(3):
-        session.run(*ends(), stream=stream)
-    assert backend.log == [f"run 100 on {stream}"] * 3
+        session.run(*ends())
+    assert h200.ops.log == ["run 100"] * warm_ups + RECORDED + ["launch on 16"] * 2
 
 
-@pytest.mark.usefixtures("h200")
+def test_other_buffers_and_sizes_have_graphs_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    for _ in range(2):
+        session.run(*ends(100))
+        session.run(*ends(200))
+        session.run(*ends(100, size=16))
+    assert h200.ops.log.count("begin 16") == 3
+
+
+def test_buffers_that_were_not_used_for_long_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    for pointer in (100, *range(200, 215), 100, 300, 100, 200):
+        session.run(*ends(pointer))
+    assert h200.ops.log.count("launch on 16") == 2  # both of 100
+    assert h200.ops.log.count("begin 16") == 1 + 15 + 1 + 1
+
+
+def test_callers_graph_gets_the_kernels_and_not_a_graph(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    session.run(*ends())
+    h200.ops.capturing = True
+    session.run(*ends())
+    session.run(*ends(200))
+    h200.ops.capturing = False
+    session.run(*ends())
+    assert h200.ops.log[1:] == [*RECORDED, "run 100", "run 200", "launch on 16"]
+
+
 @pytest.mark.parametrize("how", ["switched off", "not recordable"])
 def test_without_graphs_each_run_is_enqueued(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path, how: str
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice, how: str
 ) -> None:
-    backend = FakeBackend(recordable=how != "not recordable")
-    session = session_on(monkeypatch, tiny, backend, graphs=how != "switched off")
+    backend = {"recordable": how != "not recordable"}
+    session = session_on(monkeypatch, tiny, h200, backend, graphs=how != "switched off")
     for _ in range(3):
-        session.run(*ends(), stream=STREAM)
-    assert backend.log == ["run 100 on 16"] * 3
+        session.run(*ends())
+    assert h200.ops.log == ["run 100"] * 3
 
 
-@pytest.mark.usefixtures("h200")
+def test_recording_that_fails_is_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    h200.ops.captures_fail = 1
+    for _ in range(2):
+        session.run(*ends())
+    assert h200.ops.log == ["run 100", *RECORDED, "run 100", *RECORDED, "launch on 16"]
+
+
 def test_run_that_cannot_be_recorded_is_enqueued(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
 ) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
-    FakeGraph.fails = True
+    session = session_on(monkeypatch, tiny, h200)
+    h200.ops.captures_fail = 2
     for _ in range(3):
-        session.run(*ends(), stream=STREAM)
-    failed = ["begin 16", "run 100 on 16", "end 16"]
-    assert backend.log == ["run 100 on 16", *failed, "run 100 on 16", "run 100 on 16"]
+        session.run(*ends())
+    assert h200.ops.log == ["run 100", *[*RECORDED, "run 100"] * 2, "run 100", "run 100"]
 
 
-@pytest.mark.usefixtures("h200")
-def test_fork_records_for_itself(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
-    session.run(*ends(), stream=STREAM)
-    fork = session.fork()
-    fork.run(*ends(), stream=STREAM)
-    assert backend.log == ["run 100 on 16"]
+def test_fork_records_on_its_own_stream(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    other = FakeDevice(stream=32)
+    fork = session.fork(other)
+    fork.run(*ends())
+    assert h200.ops.log == []
+    assert other.ops.log == ["run 100", "begin 32", "run 100", "end 32"]
     assert fork.metadata == session.metadata
     assert fork.runtime == session.runtime == "fake 1.0 fp16 on NVIDIA H200"
 
 
-@pytest.mark.usefixtures("h200")
+def test_no_two_threads_record_or_start_at_once(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, h200: FakeDevice
+) -> None:
+    session = session_on(monkeypatch, tiny, h200)
+    thread = threading.Thread(target=session.run, args=ends())
+    with RECORDING:
+        thread.start()
+        thread.join(0.05)
+        assert h200.ops.log == []
+    thread.join()
+    assert h200.ops.log == ["run 100", *RECORDED]
+
+
 @pytest.mark.parametrize(
     ("feeds", "outputs", "message"),
     [
@@ -630,21 +677,24 @@ def test_fork_records_for_itself(monkeypatch: pytest.MonkeyPatch, tiny: Path) ->
     ids=["no input", "channels", "no output", "shape of output", "null"],
 )
 def test_wrong_arrays_are_refused(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path, feeds: Any, outputs: Any, message: str
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Path,
+    h200: FakeDevice,
+    feeds: Any,
+    outputs: Any,
+    message: str,
 ) -> None:
-    backend = FakeBackend()
-    session = session_on(monkeypatch, tiny, backend)
+    session = session_on(monkeypatch, tiny, h200)
     with pytest.raises(ValueError, match=message):
-        session.run(feeds, outputs, stream=STREAM)
-    assert backend.log == []
+        session.run(feeds, outputs)
+    assert h200.ops.log == []
 
 
-@pytest.mark.usefixtures("h200")
 def test_contract_is_that_of_the_session_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, h200: FakeDevice
 ) -> None:
     path = ASSETS / "pose.onnx"
-    cpu, gpu = Session(path), session_on(monkeypatch, path, FakeBackend())
+    cpu, gpu = Session(path), session_on(monkeypatch, path, h200)
     assert (gpu.path, gpu.metadata, gpu.inputs, gpu.outputs) == (
         cpu.path,
         cpu.metadata,
@@ -657,16 +707,16 @@ def test_contract_is_that_of_the_session_on_the_cpu(
     kernels = [np.ones((1, 1, 1, 1))]
     lacking = write_chain(tmp_path / "a.onnx", kernels, metadata={"licence": ""})
     with pytest.raises(InvalidModelFile, match="lacks the metadata licence"):
-        DeviceSession(lacking)
+        DeviceSession(lacking, h200)
     with pytest.raises(FileNotFoundError, match=r"nothing\.onnx"):
-        DeviceSession(tmp_path / "nothing.onnx")
+        DeviceSession(tmp_path / "nothing.onnx", h200)
 
 
-def test_unknown_runtime_and_precision_are_refused(tiny: Path) -> None:
+def test_unknown_runtime_and_precision_are_refused(tiny: Path, h200: FakeDevice) -> None:
     with pytest.raises(ValueError, match=r"runtime: expected one of .*got 'openvino'"):
-        DeviceSession(tiny, runtime="openvino")
+        DeviceSession(tiny, h200, runtime="openvino")
     with pytest.raises(ValueError, match=r"precision: expected one of .*got 'fp8'"):
-        DeviceSession(tiny, precision="fp8")  # type: ignore[arg-type]
+        DeviceSession(tiny, h200, precision="fp8")  # type: ignore[arg-type]
 
 
 class FakeContext:
@@ -696,7 +746,7 @@ class FakeContext:
         return True
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return stream == STREAM
+        return stream == 16
 
 
 class FakeEngine:
@@ -741,9 +791,14 @@ class FakeEngine:
 
 
 @pytest.fixture
-def fake_rtx(monkeypatch: pytest.MonkeyPatch, h200: None) -> Any:
-    """tensorrt_rtx with one engine after the other in `loaded`, and a GPU as far as it is asked."""
-    del h200
+def a10(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDevice:
+    monkeypatch.setenv("EXTREME3D_CACHE", str(tmp_path / "cache"))
+    return FakeDevice(A10)
+
+
+@pytest.fixture
+def fake_rtx(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """tensorrt_rtx with one engine after the other in `loaded`."""
     fake = fake_tensorrt()
     fake.loaded, fake.errors, fake.fails = [], [], False
 
@@ -762,7 +817,6 @@ def fake_rtx(monkeypatch: pytest.MonkeyPatch, h200: None) -> Any:
     fake.IRuntimeCache = FakeEngine
     log = SimpleNamespace(errors=fake.errors)
     monkeypatch.setattr(device_session, "logger", lambda _: log)
-    monkeypatch.setattr(device_session, "Memory", lambda n: SimpleNamespace(pointer=256, size=n))
     built_once(monkeypatch)
     only(monkeypatch, {"tensorrt_rtx": fake})
     return fake
@@ -773,43 +827,161 @@ def tiny_ends(batch: int, pointer: int = 64) -> tuple[dict[str, DeviceTensor], .
     return {"image": DeviceTensor(pointer, image)}, {"answer": DeviceTensor(128, answer)}
 
 
-def test_each_shape_has_a_context_and_all_share_memory(fake_rtx: Any, tiny: Path) -> None:
-    session = DeviceSession(tiny, graphs=False)
-    assert session.runtime == "tensorrt_rtx 1.7 fp16 on NVIDIA H200"
+def test_each_shape_has_a_context_and_all_share_memory(
+    fake_rtx: Any, a10: FakeDevice, tiny: Path
+) -> None:
+    session = DeviceSession(tiny, a10, graphs=False)
+    assert session.runtime == "tensorrt_rtx 1.7 fp16 on NVIDIA A10"
     for batch in (1, 2, 1, 2):
-        session.run(*tiny_ends(batch), stream=STREAM)
+        session.run(*tiny_ends(batch))
     (engine,) = fake_rtx.loaded
     assert engine.log == ["batch 1 on 16", "batch 2 on 16"] * 2
     assert [context.memory for context in engine.contexts] == [(256, 4096)] * 2
-    session.fork().run(*tiny_ends(1), stream=STREAM)
+    session.fork(FakeDevice(A10, stream=32)).run(*tiny_ends(1))
     assert len(engine.contexts) == 3
+    assert engine.log[-1] == "batch 1 on 32"
 
 
-def test_kernels_of_new_shapes_are_kept_for_the_next_process(fake_rtx: Any, tiny: Path) -> None:
-    session = DeviceSession(tiny, graphs=False)
+def test_kernels_of_new_shapes_are_kept_for_the_next_process(
+    fake_rtx: Any, a10: FakeDevice, tiny: Path
+) -> None:
+    session = DeviceSession(tiny, a10, graphs=False)
     for batch in (1, 7):
-        session.run(*tiny_ends(batch), stream=STREAM)
-    DeviceSession(tiny)
+        session.run(*tiny_ends(batch))
+    DeviceSession(tiny, a10)
     assert fake_rtx.loaded[1].kernels == {1, 7}
     assert fake_rtx.loaded[1].config.dynamic_shapes_kernel_specialization_strategy == "eager"
 
 
-def test_shape_beyond_the_engine_is_refused_with_what_it_takes(fake_rtx: Any, tiny: Path) -> None:
-    del fake_rtx
+@pytest.mark.usefixtures("fake_rtx")
+def test_shape_beyond_the_engine_is_refused_with_what_it_takes(a10: FakeDevice, tiny: Path) -> None:
     with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\) to \(64, 3, 8, 8\), got \(65, 3, 8, 8\)"):
-        DeviceSession(tiny).output_shapes({"image": (65, 3, 8, 8)})
+        DeviceSession(tiny, a10).output_shapes({"image": (65, 3, 8, 8)})
 
 
-def test_address_that_tensorrt_refuses_is_named(fake_rtx: Any, tiny: Path) -> None:
-    del fake_rtx
+@pytest.mark.usefixtures("fake_rtx")
+def test_address_that_tensorrt_refuses_is_named(a10: FakeDevice, tiny: Path) -> None:
     with pytest.raises(ValueError, match=r"'image': tensorrt_rtx 1\.7 refuses the address 0x41"):
-        DeviceSession(tiny).run(*tiny_ends(1, pointer=65), stream=STREAM)
+        DeviceSession(tiny, a10).run(*tiny_ends(1, pointer=65))
 
 
-def test_engine_that_does_not_load_is_told_with_its_reason(fake_rtx: Any, tiny: Path) -> None:
+def test_engine_that_does_not_load_is_told_with_its_reason(
+    fake_rtx: Any, a10: FakeDevice, tiny: Path
+) -> None:
     fake_rtx.fails = True
     with pytest.raises(DeviceUnavailable, match="cannot load its engine: cannot run on this GPU"):
-        DeviceSession(tiny, runtime="tensorrt_rtx")
+        DeviceSession(tiny, a10, runtime="tensorrt_rtx")
+
+
+# ONNX Runtime with its CUDA provider: the stand-in runs on the CPU what it is told of.
+
+
+class FakeOnnxRuntime:
+    """Sessions of the CUDA provider, with the options that they were made with."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.options: list[dict[str, str]] = []
+        self.graph_refused = False
+        real, outer = onnxruntime.InferenceSession, self
+        providers = [PROVIDER, "CPUExecutionProvider"]
+
+        class Made:
+            def __init__(self, model: Any, options: Any, *, providers: Any, **how: Any) -> None:
+                (provider, asked), *_ = providers
+                assert provider == PROVIDER
+                if asked.get("enable_cuda_graph") and outer.graph_refused:
+                    raise RuntimeError("cannot use the graph capture feature")
+                outer.options.append(asked)
+                self._real = real(model, options, providers=["CPUExecutionProvider"], **how)
+                self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
+
+            def get_providers(self) -> list[str]:
+                return [PROVIDER]
+
+            def io_binding(self) -> Any:
+                def bind(name: str, *where: Any) -> None:
+                    outer.log.append(f"bind {name} {where[-1]}")
+
+                return SimpleNamespace(bind_input=bind, bind_output=bind)
+
+            def run_with_iobinding(self, binding: Any, options: Any) -> None:
+                del binding
+                entries = ("disable_synchronize_execution_providers", "gpu_graph_id")
+                assert [options.get_run_config_entry(e) for e in entries] == ["1", "-1"]
+                (image,) = self.get_inputs()
+                outer.log.append(f"run {image.shape}")
+
+        def made(model: Any, options: Any = None, *, providers: Any, **how: Any) -> Any:
+            cuda = providers[0] != "CPUExecutionProvider"
+            return (Made if cuda else real)(model, options, providers=providers, **how)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", made)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+
+
+PROVIDER = "CUDAExecutionProvider"
+
+
+@pytest.fixture
+def fake_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> FakeOnnxRuntime:
+    only(monkeypatch, {"tensorrt_rtx": fake_tensorrt()})
+    return FakeOnnxRuntime(monkeypatch)
+
+
+def test_gpu_that_tensorrt_for_rtx_lacks_gets_onnxruntime(
+    fake_onnxruntime: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch, h200: FakeDevice, tiny: Path
+) -> None:
+    del fake_onnxruntime
+    calls = built_once(monkeypatch)
+    assert DeviceSession(tiny, h200).runtime.startswith("onnxruntime")
+    assert not calls
+
+
+def test_onnxruntime_has_a_session_of_fixed_size_for_each_set_of_buffers(
+    fake_onnxruntime: FakeOnnxRuntime, h200: FakeDevice, tiny: Path
+) -> None:
+    session = DeviceSession(tiny, h200)
+    assert session.output_shapes({"image": (2, 3, 8, 8)}) == {"answer": (2, 1, 8, 8)}
+    for pointer, size in ((100, 8), (200, 16), (100, 8)):
+        session.run(*ends(pointer, size=size))
+    small, large = ["run [2, 3, 8, 8]"], ["run [2, 3, 16, 16]"]
+    assert fake_onnxruntime.log == [
+        *["bind image 100", "bind answer 101", *small * 3],
+        *["bind image 200", "bind answer 201", *large * 3],
+    ]
+    assert h200.ops.log == ["begin 16", "end 16"] * 2 + ["launch on 16"]
+
+
+def test_onnxruntime_that_refuses_graphs_is_run_without(
+    fake_onnxruntime: FakeOnnxRuntime, h200: FakeDevice, tiny: Path
+) -> None:
+    fake_onnxruntime.graph_refused = True
+    session = DeviceSession(tiny, h200)
+    for _ in range(2):
+        session.run(*ends())
+    assert fake_onnxruntime.log[2:] == ["run [2, 3, 8, 8]"] * 3
+    assert h200.ops.log == []
+
+
+def test_onnxruntime_is_told_the_stream_of_each_lane(
+    fake_onnxruntime: FakeOnnxRuntime, h200: FakeDevice, tiny: Path
+) -> None:
+    session = DeviceSession(tiny, h200)
+    fork = session.fork(FakeDevice(stream=32))
+    for lane in (session, fork):
+        lane.run(*ends())
+    streams = [options["user_compute_stream"] for options in fake_onnxruntime.options]
+    assert streams == ["16", "16", "32"]
+
+
+@pytest.mark.parametrize(("number", "named"), [(0, None), (1, "1")])
+def test_onnxruntime_is_told_the_gpu_only_where_it_is_not_the_first(
+    fake_onnxruntime: FakeOnnxRuntime, h200: FakeDevice, tiny: Path, number: int, named: str | None
+) -> None:
+    h200.number = number
+    DeviceSession(tiny, h200)
+    assert fake_onnxruntime.options[0].get("device_id") == named
 
 
 # The command line.
@@ -864,47 +1036,12 @@ def test_file_that_cannot_be_built_does_not_stop_the_others(
 # On a GPU.
 
 
-class Arrays:
-    """Arrays on the GPU and a stream, through the driver alone."""
-
-    def __init__(self) -> None:
-        self._driver = ctypes.CDLL("libcuda.so.1")
-        stream = ctypes.c_void_p()
-        self._do(self._driver.cuStreamCreate(ctypes.byref(stream), 1))  # not synchronised with 0
-        self.stream = stream.value or 0
-        self._kept: list[Memory] = []
-
-    @staticmethod
-    def _do(error: int) -> None:
-        assert error == 0
-
-    def empty(self, shape: tuple[int, ...]) -> DeviceTensor:
-        self._kept.append(Memory(4 * int(np.prod(shape))))
-        return DeviceTensor(self._kept[-1].pointer, shape)
-
-    def put(self, tensor: DeviceTensor, array: Float32) -> None:
-        data = np.ascontiguousarray(array)
-        size = ctypes.c_size_t(data.nbytes)
-        target = ctypes.c_uint64(tensor.pointer)
-        self._do(self._driver.cuMemcpyHtoD_v2(target, ctypes.c_void_p(data.ctypes.data), size))
-
-    def get(self, tensor: DeviceTensor) -> Float32:
-        self._do(self._driver.cuStreamSynchronize(ctypes.c_void_p(self.stream)))
-        data = np.empty(tensor.shape, np.float32)
-        source, size = ctypes.c_uint64(tensor.pointer), ctypes.c_size_t(data.nbytes)
-        self._do(self._driver.cuMemcpyDtoH_v2(ctypes.c_void_p(data.ctypes.data), source, size))
-        return data
-
-
 @pytest.fixture(scope="module")
-def arrays() -> Arrays:
-    cuda_driver._driver.cache_clear()
+def device() -> Device:
     try:
-        cuda_driver.gpu(0)
-        cuda_driver.use(0)
+        return Device()
     except DeviceUnavailable as error:
         pytest.skip(str(error))
-    return Arrays()
 
 
 @pytest.fixture(scope="module")
@@ -912,11 +1049,38 @@ def gpu_cache(tmp_path_factory: pytest.TempPathFactory) -> EngineCache:
     return EngineCache(tmp_path_factory.mktemp("gpu") / "engines")
 
 
-def on_gpu(path: Path, cache: EngineCache, **how: Any) -> DeviceSession:
+def on_gpu(path: Path, device: Device, cache: EngineCache, **how: Any) -> DeviceSession:
     try:
-        return DeviceSession(path, cache=cache, **how)
+        return DeviceSession(path, device, cache=cache, **how)
     except DeviceUnavailable as error:
         pytest.skip(str(error))
+
+
+class Lane:
+    """A session with buffers of its own for images of the host."""
+
+    def __init__(self, session: DeviceSession, device: Device) -> None:
+        self._session, self._device = session, device
+        self._arrays: dict[Any, Any] = {}
+
+    def run(self, images: Mapping[str, Float32]) -> dict[str, Float32]:
+        device, shapes = self._device, {name: image.shape for name, image in images.items()}
+        key = tuple(shapes.values())
+        if key not in self._arrays:
+            made = self._session.output_shapes(shapes)
+            self._arrays[key] = [
+                {name: device.empty(shape) for name, shape in group.items()}
+                for group in (shapes, made)
+            ]
+        feeds, outputs = self._arrays[key]
+        for name, image in images.items():
+            device.ops.upload(np.ascontiguousarray(image), feeds[name], device.stream)
+        tensors = (
+            {n: DeviceTensor(device.ops.pointer(a), device.ops.shape(a)) for n, a in group.items()}
+            for group in (feeds, outputs)
+        )
+        self._session.run(*tensors)
+        return {name: device.get(array) for name, array in outputs.items()}
 
 
 # Products of ten-bit mantissas, fp16 and tf32 alike, err by 2^-11 in each of some thirty layers,
@@ -925,57 +1089,56 @@ TOLERANCES = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2}
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("runtime", device_session.RUNTIMES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gpu_says_what_the_cpu_says(
-    arrays: Arrays,
+    device: Device,
     gpu_cache: EngineCache,
     rng: np.random.Generator,
     name: str,
     precision: Precision,
+    runtime: str,
 ) -> None:
     path = ASSETS / f"{name}.onnx"
-    cpu, gpu = Session(path), on_gpu(path, gpu_cache, precision=precision)
+    cpu = Session(path)
+    gpu = on_gpu(path, device, gpu_cache, precision=precision, runtime=runtime)
+    lane = Lane(gpu, device)
     batches = (1,) if cpu.inputs["image"][0] == 1 else (1, 3)
     for batch in batches:
         first, second = (inputs_of(cpu, batch, rng) for _ in range(2))
-        feeds = {n: arrays.empty(a.shape) for n, a in first.items()}
-        shapes = gpu.output_shapes({n: a.shape for n, a in first.items()})
-        outputs = {n: arrays.empty(shape) for n, shape in shapes.items()}
-        # Enqueued, recorded, launched: and the graph reads what is in the buffers by then.
+        # Enqueued and recorded, launched: and the graph reads what is in the buffers by then.
         for images in (first, first, second):
-            for n, image in images.items():
-                arrays.put(feeds[n], image)
-            gpu.run(feeds, outputs, stream=arrays.stream)
+            answers = lane.run(images)
             for n, expected in cpu.run(images).items():
-                assert relative_error(arrays.get(outputs[n]), expected) < TOLERANCES[precision], n
+                assert relative_error(answers[n], expected) < TOLERANCES[precision], n
+    assert all(ready.launch is not ready.run for ready in gpu._ready.values()), "not recorded"
 
 
 @pytest.mark.gpu
-def test_sizes_may_alternate_and_forks_agree(
-    arrays: Arrays, gpu_cache: EngineCache, rng: np.random.Generator
+@pytest.mark.parametrize("runtime", device_session.RUNTIMES)
+def test_sizes_may_alternate_and_lanes_start_side_by_side(
+    device: Device, gpu_cache: EngineCache, rng: np.random.Generator, runtime: str
 ) -> None:
     path = ASSETS / "pose.onnx"
-    cpu, gpu = Session(path), on_gpu(path, gpu_cache)
-    fork = gpu.fork()
-    cases = []
-    for batch in (1, 4):
-        images = inputs_of(cpu, batch, rng)
-        feeds = {n: arrays.empty(a.shape) for n, a in images.items()}
-        for n, image in images.items():
-            arrays.put(feeds[n], image)
-        cases.append((feeds, {"pose": arrays.empty((batch, 10))}, cpu.run(images)["pose"]))
-    for session in (gpu, fork, gpu, gpu, fork):
-        for feeds, outputs, expected in cases:
-            session.run(feeds, outputs, stream=arrays.stream)
-            got = arrays.get(outputs["pose"])
-            assert relative_error(got, expected) < TOLERANCES["fp16"]
+    cpu, gpu = Session(path), on_gpu(path, device, gpu_cache, runtime=runtime)
+    devices = [device, Device(), Device()]
+    lanes = [Lane(gpu if d is device else gpu.fork(d), d) for d in devices]
+    photos = [inputs_of(cpu, batch, rng) for batch in (1, 4)]
+    expected = [cpu.run(images)["pose"] for images in photos]
+
+    def work(lane: Lane) -> list[Float32]:
+        return [lane.run(images)["pose"] for _ in range(4) for images in photos]
+
+    with ThreadPoolExecutor(len(lanes)) as workers:
+        for said in workers.map(work, lanes):
+            for i, pose in enumerate(said):
+                assert relative_error(pose, expected[i % 2]) < TOLERANCES["fp16"]
 
 
 @pytest.mark.gpu
-def test_batch_beyond_the_engine_is_refused(arrays: Arrays, gpu_cache: EngineCache) -> None:
-    del arrays
-    gpu = on_gpu(ASSETS / "pose.onnx", gpu_cache)
+def test_batch_beyond_the_engine_is_refused(device: Device, gpu_cache: EngineCache) -> None:
+    gpu = on_gpu(ASSETS / "pose.onnx", device, gpu_cache)
     if "onnxruntime" in gpu.runtime:
         pytest.skip("ONNX Runtime takes any batch")
     with pytest.raises(ValueError, match=r"image.*\(1, 128, 128, 3\) to \(64, 128, 128, 3\)"):
@@ -983,9 +1146,10 @@ def test_batch_beyond_the_engine_is_refused(arrays: Arrays, gpu_cache: EngineCac
 
 
 @pytest.mark.gpu
-def test_compiled_kernels_are_kept(arrays: Arrays, gpu_cache: EngineCache) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx-cu13")
-    gpu = on_gpu(ASSETS / "pose.onnx", gpu_cache, runtime="tensorrt_rtx")
-    feeds = {"image": arrays.empty((2, 128, 128, 3))}
-    gpu.run(feeds, {"pose": arrays.empty((2, 10))}, stream=arrays.stream)
+def test_compiled_kernels_are_kept(
+    device: Device, gpu_cache: EngineCache, rng: np.random.Generator
+) -> None:
+    path = ASSETS / "pose.onnx"
+    gpu = on_gpu(path, device, gpu_cache, runtime="tensorrt_rtx")
+    Lane(gpu, device).run(inputs_of(Session(path), 2, rng))
     assert "kernels" in {entry.key.content for entry in gpu_cache.entries()}

@@ -24,7 +24,6 @@ LAYERS: list[set[str]] = [
         "_shading",
         "blending",
         "crop",
-        "cuda_driver",
         "device",
         "half_precision",
         "mesh",
@@ -63,7 +62,6 @@ LAYERS: list[set[str]] = [
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {
     "session",
-    "cuda_driver",
     "half_precision",
     "engines",
     "device_session",

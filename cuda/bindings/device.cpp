@@ -222,7 +222,8 @@ void bind_device(nb::module_& m) {
              (void)s;
 #endif
   });
-  // Between the two calls, operations on the stream are recorded, not run.
+  // Between the two calls, operations that this thread puts on the stream are recorded, not run;
+  // other threads may allocate meanwhile, but not wait for the whole GPU.
   m.def(
       "begin_capture",
       [](std::uintptr_t s) {
@@ -251,6 +252,31 @@ void bind_device(nb::module_& m) {
       },
       "stream"_a);
 
+  m.def(
+      "is_capturing",
+      [](std::uintptr_t s) {
+#if defined(E3D_CUDA)
+        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+        check(cudaStreamIsCapturing(stream(s), &status), "is the stream recorded");
+        return status != cudaStreamCaptureStatusNone;
+#else
+        (void)s;
+        return false;
+#endif
+      },
+      "stream"_a);
+
+  // Makes a GPU the current one of this thread.
+  m.def(
+      "set_device",
+      [](int device) {
+#if defined(E3D_CUDA)
+        check(cudaSetDevice(device), "no usable NVIDIA GPU");
+#else
+        (void)device;
+#endif
+      },
+      "device"_a);
   m.def("devices", [] {
     nb::list names;
 #if defined(E3D_CUDA)

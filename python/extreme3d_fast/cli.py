@@ -23,6 +23,7 @@ from extreme3d_fast.mesh_io import FORMATS
 
 ALL_DONE, SOME_FAILED, WRONG_USE = 0, 1, 2
 _ASSETS = Path(__file__).parent / "assets"
+_GPU_PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13", "tensorrt-rtx-cu13")
 
 _EPILOG = """--device cuda works on the current NVIDIA GPU; `extreme3d info` says whether there is
 one. Its first run builds the networks' engines, which takes a while, once;
@@ -386,12 +387,12 @@ def _references_info(options: argparse.Namespace) -> int:
 
 
 def _build_engines(options: argparse.Namespace) -> int:
-    from extreme3d_fast.cuda_driver import gpu
+    from extreme3d_fast.device import Device
     from extreme3d_fast.engines import EngineCache, cached_engine, engine_key, installed_tensorrt
 
     failed = 0
     try:
-        target = options.sm or gpu(0)
+        target = options.sm or Device().gpu
         runtime = installed_tensorrt(ahead_of_time=options.sm is not None)
         cache = EngineCache()
         for path in sorted(_ASSETS.glob("*.onnx")):
@@ -524,12 +525,9 @@ class Progress:
 
 
 def _info(_: argparse.Namespace) -> int:
-    from extreme3d_fast.cuda_driver import gpu
-    from extreme3d_fast.device import Device
-
     print(f"extreme3d_fast {_version('extreme3d-fast')} on {platform.platform()}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} logical cores")
-    for package in ("numpy", "opencv-python-headless", "onnxruntime"):
+    for package in ("numpy", "opencv-python-headless", "onnxruntime", *_GPU_PACKAGES):
         print(f"{package} {_version(package)}")
     try:
         providers = import_module("onnxruntime").get_available_providers()
@@ -539,20 +537,45 @@ def _info(_: argparse.Namespace) -> int:
     except ImportError as error:
         print(f"network devices: none, {error}")
     try:
-        Device("cuda")
-        print(f"NVIDIA GPU: {gpu(0).name}")
-    except DeviceUnavailable as error:
-        print(f"NVIDIA GPU: none to work on, {error}")
-    try:
         core = import_module("extreme3d_fast._core")
         print(f"C++ core: {core.__file__}")
     except ImportError as error:
         print(f"C++ core: missing, {error}")
+    for line in _gpu_info():
+        print(line)
     print(f"model files in {_ASSETS}:")
     for path in sorted(_ASSETS.glob("*")):
         if path.suffix in (".npz", ".npy", ".onnx"):
             print(f"  {path.name:28} {path.stat().st_size / 1e6:7.2f} MB")
     return ALL_DONE
+
+
+def _gpu_info() -> Iterator[str]:
+    """What there is to run the pipeline on GPUs."""
+    try:
+        from extreme3d_fast.device import gpus
+        from extreme3d_fast.device_session import RUNTIMES, available_runtime
+
+        found = gpus()
+        yield f"CUDA operations: {import_module('extreme3d_fast._cuda').__file__}"
+    except ImportError as error:
+        yield f"CUDA operations: not usable, {error}"
+        return
+    except (Extreme3DError, RuntimeError) as error:
+        yield f"CUDA operations: missing, {error}"
+        return
+    if not found:
+        yield "GPUs: no NVIDIA GPU, or no driver for it"
+    for gpu in found:
+        yield (
+            f"GPU {gpu.number}: {gpu.name}, {gpu.memory / 1e9:.0f} GB, compute capability "
+            f"{gpu.compute_capability / 10}"
+        )
+        for name in RUNTIMES:
+            try:
+                yield f"  networks can run with {available_runtime(name, gpu)}"
+            except DeviceUnavailable as error:
+                yield f"  not with {name}: {error}"
 
 
 def _version(package: str) -> str:

@@ -5,16 +5,17 @@ The twin exists for tests on machines without a GPU: every kernel as a loop over
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.errors import DeviceUnavailable
 
-__all__ = ["Device", "DeviceArray", "DeviceKind"]
+__all__ = ["RECORDING", "Device", "DeviceArray", "DeviceKind", "Gpu", "gpus"]
 
 DeviceKind = Literal["cuda", "host"]
 DeviceArray = Any
@@ -22,12 +23,35 @@ DeviceArray = Any
 
 Result = TypeVar("Result")
 
+RECORDING = threading.RLock()
+"""Held while a stream is recorded, and by what waits for the whole GPU, as a network's runtime does
+when it starts: either spoils the other, whatever threads and streams they are on."""
+
+
+class Gpu(NamedTuple):
+    """One NVIDIA GPU."""
+
+    number: int  #: as CUDA counts them
+    name: str  #: as the driver calls it
+    compute_capability: int  #: ten times the major number plus the minor one: 86, 90, 120
+    memory: int  #: bytes
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine.
+
+    Raises:
+        DeviceUnavailable: the package was built without its module for GPUs.
+    """
+    return _gpus(_operations("cuda"))
+
 
 class Device:
     """A stream of a device with its operations.
 
     Args:
-        kind: "cuda" is the current NVIDIA GPU, "host" the twin.
+        kind: "cuda" is an NVIDIA GPU, "host" the twin.
+        number: of the GPU, as CUDA counts them. It becomes the current one of this thread.
 
     Raises:
         DeviceUnavailable: the package was built without this module, or there is no usable GPU.
@@ -37,10 +61,12 @@ class Device:
         stream: handle that operations take as `stream`; work on it runs in order.
     """
 
-    def __init__(self, kind: DeviceKind = "cuda") -> None:
+    def __init__(self, kind: DeviceKind = "cuda", number: int = 0) -> None:
         self.kind: DeviceKind = kind
+        self.number = number
         self.ops: Any = _operations(kind)
         try:
+            self.use()
             self.stream: int = self.ops.create_stream()
         except RuntimeError as error:
             raise DeviceUnavailable(f"device={kind!r}: {error}") from error
@@ -48,6 +74,15 @@ class Device:
     def __del__(self) -> None:
         if getattr(self, "stream", 0):
             self.ops.destroy_stream(self.stream)
+
+    def use(self) -> None:
+        """Makes its GPU the current one of this thread; new threads start with the first one."""
+        self.ops.set_device(self.number)
+
+    @property
+    def gpu(self) -> Gpu:
+        """What it is a stream of; the twin is of none."""
+        return _gpus(self.ops)[self.number]
 
     def empty(self, shape: int | tuple[int, ...], dtype: str = "float32") -> DeviceArray:
         """A new array, not initialised; float32, float64, int32 or uint8."""
@@ -84,12 +119,20 @@ class Device:
         """
         if not self.ops.ON_DEVICE:
             return work
-        self.ops.begin_capture(self.stream)
-        try:
-            work()
-        finally:
-            graph = self.ops.end_capture(self.stream)
+        with RECORDING:
+            self.ops.begin_capture(self.stream)
+            try:
+                work()
+            finally:
+                graph = self.ops.end_capture(self.stream)
         return lambda: graph.launch(self.stream)
+
+
+def _gpus(ops: Any) -> list[Gpu]:
+    return [
+        Gpu(number, name, 10 * major + minor, memory)
+        for number, (name, major, minor, memory) in enumerate(ops.devices())
+    ]
 
 
 def _operations(kind: DeviceKind) -> Any:

@@ -93,9 +93,7 @@ class NetworkRunner:
         """Enqueues one run on arrays of `buffers`."""
         device = self._device
         if isinstance(self.session, DeviceSession):
-            self.session.run(
-                _tensors(device, feeds), _tensors(device, outputs), stream=device.stream
-            )
+            self.session.run(_tensors(device, feeds), _tensors(device, outputs))
             return
         answers = self.session.run({name: device.get(array) for name, array in feeds.items()})
         for name, array in outputs.items():
@@ -134,35 +132,53 @@ class DeviceNetwork:
 
     def run(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
         """Runs the network on arrays of the host; see `Session.run`."""
-        inputs, outputs = self.runner.buffers({name: a.shape for name, a in feeds.items()})
+        inputs, outputs = self._buffers({name: a.shape for name, a in feeds.items()})
         for name, array in feeds.items():
             self._device.ops.upload(np.ascontiguousarray(array), inputs[name], self._device.stream)
-        return self._answers(inputs, outputs)
+        self.runner.run(inputs, outputs)
+        return self._answers(outputs, len(next(iter(feeds.values()))))
 
     def look(
         self, photo: UInt8, out_from_photo: Sequence[Float64], size: int
     ) -> dict[str, Float32]:
         """See `PhotoNetwork.look`."""
-        inputs, outputs = self.runner.buffers({"image": (len(out_from_photo), size, size, 3)})
-        matrices = np.stack(out_from_photo)
-        on_device = self._device.ops.slice(self._matrices, 0, len(matrices))
-        self._device.ops.upload(matrices, on_device, self._device.stream)
+        count = len(out_from_photo)
+        inputs, outputs = self._buffers({"image": (count, size, size, 3)})
+        ops = self._device.ops
+        on_device = ops.slice(self._matrices, 0, count)
+        ops.upload(np.stack(out_from_photo), on_device, self._device.stream)
         self._warper.warp(
             self._photos.get(photo),
             on_device,
             size,
-            inputs=inputs["image"],
+            inputs=ops.slice(inputs["image"], 0, count),
             mean=float(self.metadata["mean"]),
             std=float(self.metadata["std"]),
             stream=self._device.stream,
         )
-        return self._answers(inputs, outputs)
-
-    def _answers(
-        self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]
-    ) -> dict[str, Float32]:
         self.runner.run(inputs, outputs)
-        return {name: self._device.get(array) for name, array in outputs.items()}
+        return self._answers(outputs, count)
+
+    def _buffers(
+        self, shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[dict[str, DeviceArray], dict[str, DeviceArray]]:
+        """Buffers for at least as many images: a power of two, so that few sizes are made ready."""
+        return self.runner.buffers(
+            {
+                name: (shape[0] if self.inputs[name][0] else _power_of_two(shape[0]), *shape[1:])
+                for name, shape in shapes.items()
+            }
+        )
+
+    def _answers(self, outputs: Mapping[str, DeviceArray], count: int) -> dict[str, Float32]:
+        """The first rows: what the network says of images that were not given is not read."""
+        device = self._device
+        return {name: device.get(device.ops.slice(a, 0, count)) for name, a in outputs.items()}
+
+
+def _power_of_two(count: int) -> int:
+    """The least that is not below `count`, at least 1."""
+    return 1 << max(0, count - 1).bit_length()
 
 
 def _tensors(device: Device, arrays: Mapping[str, DeviceArray]) -> dict[str, DeviceTensor]:

@@ -79,30 +79,27 @@ def device_lanes(
         DeviceUnavailable: there is no usable GPU, or a package for it is missing.
         ValueError: an option that this pipeline does not have.
     """
-    networks = Networks(Device(kind).kind)
+    networks = Networks()
     return [DevicePipeline(model, options, Device(kind), networks) for _ in range(count)]
 
 
 class Networks:
-    """Networks by their files, loaded once for all lanes.
+    """Networks by their files, loaded once for all lanes."""
 
-    Args:
-        kind: "cuda" runs them on the GPU; "host", for tests, with ONNX Runtime on the CPU.
-    """
-
-    def __init__(self, kind: DeviceKind) -> None:
-        self._kind = kind
+    def __init__(self) -> None:
         self._sessions: dict[str, DeviceSession | Session] = {}
 
-    def open(self, path: str | os.PathLike[str]) -> DeviceSession | Session:
-        """A session for one stream."""
+    def open(self, path: str | os.PathLike[str], device: Device) -> DeviceSession | Session:
+        """A session for a device; for the twin on the host, ONNX Runtime runs it there."""
         name = os.fspath(path)
         session = self._sessions.get(name)
+        if isinstance(session, DeviceSession):
+            return session.fork(device)
         if session is None:
-            opened = Session(name, threads=1) if self._kind == "host" else DeviceSession(name)
-            self._sessions[name] = opened
-            return opened
-        return session.fork() if isinstance(session, DeviceSession) else session
+            on_host = device.kind == "host"
+            session = Session(name, threads=1) if on_host else DeviceSession(name, device)
+            self._sessions[name] = session
+        return session
 
     @property
     def runtime(self) -> str:
@@ -259,7 +256,8 @@ class DevicePipeline:
         self._shape_work = _Recorded(device, self._shape)
 
     def _open(self, path: str | os.PathLike[str]) -> DeviceNetwork:
-        return DeviceNetwork(self._device, self._photos, self._looks, self._networks.open(path))
+        session = self._networks.open(path, self._device)
+        return DeviceNetwork(self._device, self._photos, self._looks, session)
 
     def _cut(self, photo: UInt8, crop_from_image: npt.NDArray[np.float64], size: int) -> UInt8:
         """The crop, on the device; its picture on the host is there when the face is."""

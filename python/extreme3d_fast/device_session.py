@@ -1,9 +1,15 @@
-"""Runs one network on a GPU, on arrays that live there: TensorRT, else ONNX Runtime with CUDA."""
+"""Runs one network on a GPU, on arrays that live there: TensorRT, else ONNX Runtime with CUDA.
+
+Launching a network's hundred small kernels one by one takes longer than they do, so each run is
+recorded as a CUDA graph and launched as one. ONNX Runtime can do that by itself, but its way
+forbids every other thread to allocate on the GPU meanwhile, so all runtimes are recorded from
+outside, for this thread alone.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-from extreme3d_fast.cuda_driver import Gpu, Graph, Memory, gpu, is_capturing, use
+from extreme3d_fast.device import RECORDING, Device, Gpu
 from extreme3d_fast.engines import (
     PACKAGES,
     PRECISIONS,
@@ -19,6 +25,7 @@ from extreme3d_fast.engines import (
     EngineKey,
     Precision,
     cached_engine,
+    check_target,
     logger,
     prepared,
     tensorrt,
@@ -26,16 +33,17 @@ from extreme3d_fast.engines import (
 from extreme3d_fast.errors import DeviceUnavailable, Extreme3DError, InvalidModelFile, UnsafeCache
 from extreme3d_fast.session import Network
 
-__all__ = ["RUNTIMES", "DeviceSession", "DeviceTensor"]
+__all__ = ["RUNTIMES", "DeviceSession", "DeviceTensor", "available_runtime"]
 
 #: What can run a network on a GPU, best first.
 RUNTIMES = (*PACKAGES, "onnxruntime")
 _PACKAGES = {**PACKAGES, "onnxruntime": "onnxruntime-gpu"}
 _PROVIDER = "CUDAExecutionProvider"
-# Graphs kept per session: a pipeline that keeps its buffers uses one or two input sizes; one that
-# doesn't would fill the memory with graphs that are never launched again.
-_MOST_GRAPHS = 16
-_LEGACY_STREAMS = (0, 1)  # the default stream, which cannot be recorded
+# Sets of buffers that are kept ready per session: a pipeline that keeps its buffers uses a few; one
+# that doesn't would fill the memory with graphs that are never launched again.
+_MOST_READY = 16
+# Times that a run is recorded in vain before it is left at plain runs.
+_TRIES = 2
 
 Shape = tuple[int, ...]
 
@@ -47,23 +55,36 @@ class DeviceTensor(NamedTuple):
     shape: Shape
 
 
+class _Bound(NamedTuple):
+    """Runs of a network on certain buffers."""
+
+    run: Callable[[], None]  #: enqueues one
+    recordable: Callable[[], bool]  #: once it has run
+
+
+class _Ready(NamedTuple):
+    """What the later runs on certain buffers do."""
+
+    run: Callable[[], None]  #: kernel by kernel
+    launch: Callable[[], None]  #: at once, if it could be recorded
+
+
 class DeviceSession(Network):
     """A network loaded from an ONNX file, on an NVIDIA GPU.
 
     TensorRT runs it if it is installed, from an engine that is built on first use and then comes
     from the cache (`engines.py`), else ONNX Runtime's CUDA provider. The contract is checked as for
-    `Session`. One session serves one stream at a time: `fork` makes more of them, which share the
-    weights.
+    `Session`. One session serves the stream of its device: `fork` makes more of them, which share
+    the weights (ONNX Runtime: the file).
 
-    The second run on the same buffers is recorded as a CUDA graph, and later ones launch it; so
-    keep buffers. A run never synchronises. Nothing is allocated once each shape has been seen (ONNX
-    Runtime: from its own arena). A caller who records a graph of its own runs each shape once
-    before: kernels are loaded, or compiled, when they are first used.
+    The first run on a set of buffers makes it ready, which takes long, and records it as a CUDA
+    graph; later ones launch that, and neither allocate nor wait. So keep buffers. A caller who
+    records a graph of its own runs each set once before.
 
     Args:
         path: the ONNX file.
-        device: number of the GPU, as CUDA counts them. It becomes the current one of each thread
-            that calls this session.
+        device: the GPU and the stream. The GPU becomes the current one of each thread that calls
+            this session.
         precision: `fp16`, `tf32` or `fp32`, of the inner layers; arrays are float32 in each.
         runtime: one of `RUNTIMES`; None is the best that works here.
         graphs: whether to record CUDA graphs.
@@ -72,16 +93,16 @@ class DeviceSession(Network):
     Raises:
         FileNotFoundError: there is no such file.
         InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry.
-        DeviceUnavailable: no such GPU, or nothing runs networks on it; the message names the
-            packages to install.
+        DeviceUnavailable: nothing runs networks on this GPU; the message names the packages to
+            install.
         UnsafeCache: somebody else may write to the cache.
     """
 
     def __init__(
         self,
         path: str | Path,
+        device: Device,
         *,
-        device: int = 0,
         precision: Precision = "fp16",
         runtime: str | None = None,
         graphs: bool = True,
@@ -94,15 +115,16 @@ class DeviceSession(Network):
         options = onnxruntime.SessionOptions()  # for reading the contract: nothing is run on it
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._open(path, options)
-        self._gpu = gpu(device)
-        self._graphs: OrderedDict[tuple[Any, ...], Graph | None] = OrderedDict()
+        self._device, self._gpu = device, device.gpu
+        self._ready: OrderedDict[tuple[Any, ...], _Ready] = OrderedDict()
         self._recording = graphs
         self._precision = precision
-        use(device)
+        device.use()
         reasons = []
         for name in (runtime,) if runtime else RUNTIMES:
             try:
-                self._backend = self._load(name, cache)
+                with RECORDING:
+                    self._backend = self._load(name, cache)
                 return
             except UnsafeCache:
                 raise
@@ -115,10 +137,11 @@ class DeviceSession(Network):
         )
 
     def _load(self, name: str, cache: EngineCache | None) -> _Engine | _OnnxRuntime:
+        available_runtime(name, self._gpu)
         if name == "onnxruntime":
-            return _OnnxRuntime(self.path, self._gpu, self._precision)
+            return _OnnxRuntime(self.path, self._device, self._precision)
         return _Engine.load(
-            self.path, self._gpu, self._precision, tensorrt(name), cache or EngineCache()
+            self.path, self._device, self._precision, tensorrt(name), cache or EngineCache()
         )
 
     @property
@@ -126,13 +149,15 @@ class DeviceSession(Network):
         """What runs the network, for reports: `tensorrt 11.4.0 fp16 on NVIDIA H200`."""
         return f"{self._backend.name} {self._precision} on {self._gpu.name}"
 
-    def fork(self) -> DeviceSession:
-        """The same network for another stream: weights are shared, working memory is not."""
-        use(self._gpu.number)
+    def fork(self, device: Device) -> DeviceSession:
+        """The same network for another stream of the same GPU; only weights are shared."""
         other = DeviceSession.__new__(DeviceSession)
         other.__dict__.update(self.__dict__)
-        other._backend = self._backend.fork()
-        other._graphs = OrderedDict()
+        other._device = device
+        device.use()
+        with RECORDING:
+            other._backend = self._backend.fork(device)
+        other._ready = OrderedDict()
         return other
 
     def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -150,68 +175,54 @@ class DeviceSession(Network):
                 raise ValueError(
                     f"feeds[{name!r}]: expected shape {self.inputs[name]}, got {tuple(shape)}"
                 )
-        use(self._gpu.number)
-        return self._backend.output_shapes({name: tuple(s) for name, s in shapes.items()})
+        self._device.use()
+        with RECORDING:
+            return self._backend.output_shapes({name: tuple(s) for name, s in shapes.items()})
 
-    def run(
-        self,
-        feeds: Mapping[str, DeviceTensor],
-        outputs: Mapping[str, DeviceTensor],
-        *,
-        stream: int,
-    ) -> None:
-        """Enqueues one run of the network on a stream, and returns.
+    def run(self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
+        """Enqueues one run of the network on the device's stream, and returns.
 
         Args:
             feeds: float32 array on the device per input name, of the shapes in `inputs`.
             outputs: where to write, per output name, of the shapes that `output_shapes` says. All
                 buffers must stay until the stream has come past this run.
-            stream: handle of a CUDA stream (cudaStream_t, as an integer). Not the default one, if
-                graphs are to be used.
 
         Raises:
             ValueError: a name or shape differs from the network's.
             InvalidModelFile: the network cannot be run.
-            DeviceUnavailable: the driver refuses.
+            DeviceUnavailable: the runtime cannot start.
         """
-        use(self._gpu.number)
+        self._device.use()
         key = (tuple(sorted(feeds.items())), tuple(sorted(outputs.items())))
-        if key not in self._graphs:  # its names and shapes have not been checked yet
+        ready = self._ready.get(key)
+        if ready is None:  # its names and shapes have not been checked yet
             self._check(feeds, outputs)
-            self._backend.run(feeds, outputs, stream)
-            self._graphs[key] = None
-            if len(self._graphs) > _MOST_GRAPHS:
-                self._graphs.popitem(last=False)
+            with RECORDING:
+                self._ready[key] = self._first_run(feeds, outputs)
+                if len(self._ready) > _MOST_READY:
+                    self._ready.popitem(last=False)
             return
-        self._graphs.move_to_end(key)
-        graph = self._graphs[key]
-        if self._recording and stream not in _LEGACY_STREAMS and not is_capturing(stream):
-            if graph is None:
-                graph = self._graphs[key] = self._recorded(feeds, outputs, stream)
-            if graph is not None:
-                graph.launch(stream)
-                return
-        self._backend.run(feeds, outputs, stream)
+        self._ready.move_to_end(key)
+        # A graph cannot be launched into another one that is being recorded.
+        (ready.run if self._is_capturing() else ready.launch)()
 
-    def _recorded(
-        self,
-        feeds: Mapping[str, DeviceTensor],
-        outputs: Mapping[str, DeviceTensor],
-        stream: int,
-    ) -> Graph | None:
-        """A graph of one run; None, and no further try, where it cannot be recorded."""
-        try:
-            if not self._backend.recordable(feeds, stream):
-                raise DeviceUnavailable("device: this runtime cannot be recorded")
-            Graph.begin(stream)
-            try:
-                self._backend.run(feeds, outputs, stream)
-            finally:
-                graph = Graph.end(stream)
-        except Extreme3DError:
-            self._recording = False
-            return None
-        return graph
+    def _is_capturing(self) -> bool:
+        return bool(self._device.ops.is_capturing(self._device.stream))
+
+    def _first_run(
+        self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]
+    ) -> _Ready:
+        """Runs it, and records it if that can be done."""
+        run, recordable = self._backend.bind(feeds, outputs)
+        for _ in range(self._backend.warm_ups):
+            run()
+        if self._recording and not self._is_capturing() and recordable():
+            for _ in range(_TRIES):
+                try:
+                    return _Ready(run, self._device.record(run))
+                except (RuntimeError, Extreme3DError):  # of the driver, of the runtime
+                    run()  # which loads or allocates what was not allowed to be meanwhile
+        return _Ready(run, run)
 
     def _check(
         self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]
@@ -226,24 +237,45 @@ class DeviceSession(Network):
                     raise ValueError(f"{kind}[{name!r}]: expected an address on the GPU, got 0")
 
 
+def available_runtime(name: str, gpu: Gpu) -> str:
+    """A runtime with its version, if it runs networks on this GPU: `tensorrt 11.4.0`.
+
+    Args:
+        name: one of `RUNTIMES`.
+        gpu: where it should run.
+
+    Raises:
+        DeviceUnavailable: it is not installed, or not for this GPU.
+    """
+    if name == "onnxruntime":
+        if _PROVIDER not in onnxruntime.get_available_providers():
+            raise DeviceUnavailable(f"onnxruntime {onnxruntime.__version__} is without CUDA")
+        return f"onnxruntime {onnxruntime.__version__} CUDA"
+    trt = tensorrt(name)
+    check_target(trt, gpu)
+    return f"{name} {trt.__version__}"
+
+
 class _Engine:
     """A TensorRT engine, with contexts and working memory for one stream."""
 
-    def __init__(self, shared: _Shared) -> None:
+    warm_ups = 1  # compiles and loads what the graph will hold
+
+    def __init__(self, shared: _Shared, device: Device) -> None:
         self.name = shared.name
-        self._shared = shared
-        self._memory = Memory(shared.engine.device_memory_size_v2)
+        self._shared, self._device = shared, device
+        self._size = shared.engine.device_memory_size_v2
+        self._memory = device.empty(max(1, self._size), "uint8")
         # Per input shapes: a context keeps numbers of its shapes where a recorded graph reads them.
         self._contexts: dict[tuple[tuple[str, Shape], ...], Any] = {}
         self._compiled: set[Any] = set()
 
     @classmethod
     def load(
-        cls, path: Path, device: Gpu, precision: Precision, trt: Any, cache: EngineCache
+        cls, path: Path, device: Device, precision: Precision, trt: Any, cache: EngineCache
     ) -> _Engine:
-        key, data = cached_engine(
-            path, precision=precision, target=device, runtime=trt, cache=cache
-        )
+        gpu = device.gpu
+        key, data = cached_engine(path, precision=precision, target=gpu, runtime=trt, cache=cache)
         log = logger(trt)
         log.errors.clear()
         runtime = trt.Runtime(log)
@@ -251,10 +283,10 @@ class _Engine:
         if engine is None:
             reasons = "; ".join(log.errors)
             raise DeviceUnavailable(f"{key.runtime} cannot load its engine: {reasons}")
-        return cls(_Shared(trt, runtime, engine, _Kernels(cache, key, device, path.stem)))
+        return cls(_Shared(trt, runtime, engine, _Kernels(cache, key, gpu, path.stem)), device)
 
-    def fork(self) -> _Engine:
-        return _Engine(self._shared)
+    def fork(self, device: Device) -> _Engine:
+        return _Engine(self._shared, device)
 
     def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         context = self._context(shapes)
@@ -270,29 +302,35 @@ class _Engine:
                     raise ValueError(
                         f"feeds[{name!r}]: expected {tuple(least)} to {tuple(most)}, got {shape}"
                     )
-            context.set_device_memory(self._memory.pointer, self._memory.size)
+            context.set_device_memory(self._device.ops.pointer(self._memory), self._size)
             self._contexts[key] = context
         return self._contexts[key]
 
-    def run(
-        self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor], stream: int
-    ) -> None:
+    def bind(
+        self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]
+    ) -> _Bound:
         context = self._context({name: tensor.shape for name, tensor in feeds.items()})
-        for name, tensor in (*feeds.items(), *outputs.items()):
-            if not context.set_tensor_address(name, tensor.pointer):
-                raise ValueError(f"{name!r}: {self.name} refuses the address {tensor.pointer:#x}")
-        self._shared.log.errors.clear()
-        if not context.execute_async_v3(stream):
-            reasons = "; ".join(self._shared.log.errors)
-            raise InvalidModelFile(f"path: {self.name} fails to run it: {reasons}")
-        if context not in self._compiled:
-            self._compiled.add(context)
-            self._shared.keep_kernels()
+        stream = self._device.stream
 
-    def recordable(self, feeds: Mapping[str, DeviceTensor], stream: int) -> bool:
-        context = self._context({name: tensor.shape for name, tensor in feeds.items()})
-        asks = getattr(context, "is_stream_capturable", None)
-        return asks is None or bool(asks(stream))
+        def run() -> None:
+            for name, tensor in (*feeds.items(), *outputs.items()):
+                if not context.set_tensor_address(name, tensor.pointer):
+                    raise ValueError(
+                        f"{name!r}: {self.name} refuses the address {tensor.pointer:#x}"
+                    )
+            self._shared.log.errors.clear()
+            if not context.execute_async_v3(stream):
+                reasons = "; ".join(self._shared.log.errors)
+                raise InvalidModelFile(f"path: {self.name} fails to run it: {reasons}")
+            if context not in self._compiled:
+                self._compiled.add(context)
+                self._shared.keep_kernels()
+
+        def recordable() -> bool:
+            asks = getattr(context, "is_stream_capturable", None)
+            return asks is None or bool(asks(stream))
+
+        return _Bound(run, recordable)
 
 
 class _Kernels(NamedTuple):
@@ -363,30 +401,48 @@ class _Shared:
 
 
 class _OnnxRuntime:
-    """ONNX Runtime's CUDA provider: needs no engine, and is slower."""
+    """ONNX Runtime's CUDA provider: needs no engine, and is slower.
 
-    def __init__(self, path: Path, device: Gpu, precision: Precision) -> None:
-        if _PROVIDER not in onnxruntime.get_available_providers():
-            raise DeviceUnavailable(f"onnxruntime {onnxruntime.__version__} is without CUDA")
+    Each set of buffers has a session of its own, in which the sizes of all axes are fixed. So what
+    it computes from shapes, on the host and between the kernels, is folded away; its convolutions,
+    which make their plan anew whenever the size differs from that of the last run, keep it; and
+    nothing else uses the memory that its graph does. The price is the weights once more, 5 to 14 MB
+    in these networks.
+    """
+
+    # The first run finds out how much memory each layer takes, the second allocates it as one
+    # block; allocating is not allowed while a graph is recorded.
+    warm_ups = 2
+
+    def __init__(self, path: Path, device: Device, precision: Precision) -> None:
         if preload := getattr(onnxruntime, "preload_dlls", None):
             preload()  # CUDA and cuDNN from their Python packages
-        self.name = f"onnxruntime {onnxruntime.__version__} CUDA"
+        self.name = available_runtime("onnxruntime", device.gpu)
         self._model = prepared(path, precision=precision)
-        self._gpu, self._precision = device, precision
-        # A session is bound to a stream: this one shows that it can be made, and knows the shapes.
-        self._probe = self._session(None)
-        self._sessions: dict[int, Any] = {}
+        self._device, self._precision = device, precision
+        probe = self._session({})  # shows that one can be made, and knows the axes' names
+        self._inputs = {value.name: tuple(value.shape) for value in probe.get_inputs()}
+        self._outputs = {value.name: tuple(value.shape) for value in probe.get_outputs()}
 
-    def _session(self, stream: int | None) -> Any:
+    def _session(self, sizes: Mapping[str, int], **more: str) -> Any:
+        """A session on the device's stream.
+
+        Args:
+            sizes: of open axes, by name.
+            more: options of the provider.
+        """
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        options.log_severity_level = 4  # fatal: errors are raised
+        for axis, size in sizes.items():
+            options.add_free_dimension_override_by_name(axis, size)
         provider = {
-            "device_id": str(self._gpu.number),
             "cudnn_conv_algo_search": "HEURISTIC",  # trying all takes seconds for each input size
             "use_tf32": "0" if self._precision == "fp32" else "1",
+            "user_compute_stream": str(self._device.stream),
+            **more,
         }
-        if stream is not None:
-            provider["user_compute_stream"] = str(stream)
+        if self._device.number:  # where it is named, a warning says that no plugin has that GPU
+            provider["device_id"] = str(self._device.number)
         try:
             session = onnxruntime.InferenceSession(
                 self._model, options, providers=[(_PROVIDER, provider)], enable_fallback=0
@@ -399,49 +455,60 @@ class _OnnxRuntime:
             )
         return session
 
-    def fork(self) -> _OnnxRuntime:
-        return self  # its sessions may be called from several threads, and there is one per stream
+    def fork(self, device: Device) -> _OnnxRuntime:
+        other = _OnnxRuntime.__new__(_OnnxRuntime)
+        other.__dict__.update(self.__dict__)
+        other._device = device
+        return other
+
+    def _sizes(self, shapes: Mapping[str, Shape]) -> dict[str, int]:
+        """Sizes of the open axes, by name."""
+        return {
+            axis: size
+            for name, axes in self._inputs.items()
+            for axis, size in zip(axes, shapes[name], strict=True)
+            if isinstance(axis, str)
+        }
 
     def output_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        sizes: dict[Any, int] = {}
-        for value in self._probe.get_inputs():
-            sizes |= dict(zip(value.shape, shapes[value.name], strict=True))
-        outputs = {value.name: value.shape for value in self._probe.get_outputs()}
-        unknown = {a for s in outputs.values() for a in s if isinstance(a, str)} - sizes.keys()
+        sizes = self._sizes(shapes)
+        axes = {axis for shape in self._outputs.values() for axis in shape}
+        unknown = {axis for axis in axes if not isinstance(axis, int)} - sizes.keys()
         if unknown:
             raise InvalidModelFile(
-                f"path: outputs have axes {sorted(unknown)} that are no input's, so that "
+                f"path: outputs have axes {sorted(map(str, unknown))} that are no input's, so that "
                 f"{self.name} cannot tell their sizes"
             )
         return {
-            name: tuple(sizes[axis] if isinstance(axis, str) else axis for axis in shape)
-            for name, shape in outputs.items()
+            name: tuple(axis if isinstance(axis, int) else sizes[axis] for axis in shape)
+            for name, shape in self._outputs.items()
         }
 
-    def run(
-        self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor], stream: int
-    ) -> None:
-        if stream not in self._sessions:
-            self._sessions[stream] = self._session(stream)
-        session = self._sessions[stream]
+    def bind(
+        self, feeds: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]
+    ) -> _Bound:
+        sizes = self._sizes({name: tensor.shape for name, tensor in feeds.items()})
+        recordable = True
+        try:
+            # It is not to record graphs by itself (-1 below); but made for them, it refuses a
+            # network that runs in part on the CPU, and one with copies from memory on the host that
+            # does not last fails to be recorded.
+            session = self._session(sizes, enable_cuda_graph="1")
+        except DeviceUnavailable:
+            recordable, session = False, self._session(sizes)
         binding = session.io_binding()
         for bind, tensors in ((binding.bind_input, feeds), (binding.bind_output, outputs)):
             for name, tensor in tensors.items():
-                bind(
-                    name,
-                    "cuda",
-                    self._gpu.number,
-                    np.float32,
-                    list(tensor.shape),
-                    tensor.pointer,
-                )
+                shape = list(tensor.shape)
+                bind(name, "cuda", self._device.number, np.float32, shape, tensor.pointer)
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        try:
-            session.run_with_iobinding(binding, options)
-        except Exception as error:  # see above
-            raise InvalidModelFile(f"path: {self.name} fails to run it: {error}") from error
+        options.add_run_config_entry("gpu_graph_id", "-1")
 
-    def recordable(self, feeds: Mapping[str, DeviceTensor], stream: int) -> bool:
-        del feeds, stream
-        return False  # it allocates as it runs
+        def run() -> None:
+            try:
+                session.run_with_iobinding(binding, options)
+            except Exception as error:  # see above
+                raise InvalidModelFile(f"path: {self.name} fails to run it: {error}") from error
+
+        return _Bound(run, lambda: recordable)

@@ -34,7 +34,7 @@ from typing import Any, Literal, get_args
 
 import onnxruntime
 
-from extreme3d_fast.cuda_driver import Gpu
+from extreme3d_fast.device import Gpu
 from extreme3d_fast.errors import DeviceUnavailable, InvalidModelFile, UnsafeCache
 from extreme3d_fast.half_precision import with_half_precision
 
@@ -60,7 +60,7 @@ class EngineKey:
 
     network: str  #: SHA-256 of the ONNX file
     runtime: str  #: which TensorRT and its version: `tensorrt_rtx 1.7.1.116`
-    gpu: str  #: what it is built for: `sm86`, `sm90 NVIDIA H200`, or `any`
+    gpu: str  #: what it is built for: `sm86`, or `sm90 NVIDIA H200`
     precision: str  #: one of `PRECISIONS`
     content: str = "engine"  #: or `kernels`, which TensorRT for RTX compiles from an engine
     recipe: int = _RECIPE  #: version of what this module makes of a file
@@ -257,15 +257,13 @@ def engine_key(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no network file at {path}")
+    check_target(runtime, target)
     if not isinstance(target, Gpu):
-        _check_capability(runtime, target)
         gpu = f"sm{target}"
-    elif not (known := _capabilities(runtime)):  # it measures as it builds: the very model counts
-        gpu = f"sm{target.compute_capability} {target.name}"
-    elif target.compute_capability in known:
+    elif _capabilities(runtime):
         gpu = f"sm{target.compute_capability}"
-    else:  # a GPU that its list lacks: the library says whether a portable engine runs on it
-        gpu = "any"
+    else:  # it measures as it builds: the very model counts
+        gpu = f"sm{target.compute_capability} {target.name}"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return EngineKey(digest, f"{runtime.__name__} {runtime.__version__}", gpu, precision)
 
@@ -330,7 +328,7 @@ def build(
     _check_precision(precision)
     trt = runtime or installed_tensorrt()
     if compute_capability is not None:
-        _check_capability(trt, compute_capability)
+        check_target(trt, compute_capability)
     model = prepared(path, precision=precision)
     log = logger(trt)
     log.errors.clear()
@@ -417,12 +415,23 @@ def _check_precision(precision: str) -> None:
         raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
 
 
-def _check_capability(trt: Any, capability: int) -> None:
-    known = _capabilities(trt)
+def check_target(runtime: Any, target: Gpu | int) -> None:
+    """Checks that a runtime builds engines for a target.
+
+    Args:
+        runtime, target: as in `engine_key`.
+
+    Raises:
+        DeviceUnavailable: it does not.
+    """
+    known = _capabilities(runtime)
+    if isinstance(target, Gpu) and not known:
+        return
+    capability = target.compute_capability if isinstance(target, Gpu) else target
     if capability not in known:
         what = ", ".join(map(str, known)) or "that of the GPU it runs on"
         raise DeviceUnavailable(
-            f"{trt.__name__} {trt.__version__} builds for compute capability {what}, "
+            f"{runtime.__name__} {runtime.__version__} builds for compute capability {what}, "
             f"not {capability}"
         )
 

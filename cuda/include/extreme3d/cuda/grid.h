@@ -15,6 +15,10 @@
 #include "extreme3d/cuda/launch.h"
 #include "extreme3d/cuda/memory.h"
 
+#if defined(__CUDACC__)
+#include <cuda/atomic>
+#endif
+
 namespace e3d::cuda {
 
 struct Sum3 {
@@ -83,15 +87,15 @@ class Grid {
   __device__ void sync() {
     __syncthreads();
     if (threadIdx.x == 0 && gridDim.x > 1) {
+      // As cooperative_groups has it: all that is added comes to kTurn, so that the last block to
+      // come turns the bit, and the rest is 0 again. Released and acquired is also what the other
+      // threads of a block wrote and will read.
       constexpr unsigned kTurn = 1u << 31;
-      // All that is added comes to kTurn: the last block to come turns the bit, and the rest is 0
-      // again. As cooperative_groups has it.
       const unsigned own = blockIdx.x == 0 ? kTurn - (gridDim.x - 1) : 1u;
-      __threadfence();
-      const unsigned before = atomicAdd(barrier_, own);
-      while (((before ^ *static_cast<volatile unsigned*>(barrier_)) & kTurn) == 0) {
+      const ::cuda::atomic_ref<unsigned, ::cuda::thread_scope_device> arrivals(*barrier_);
+      const unsigned before = arrivals.fetch_add(own, ::cuda::memory_order_release);
+      while (((before ^ arrivals.load(::cuda::memory_order_acquire)) & kTurn) == 0) {
       }
-      __threadfence();
     }
     __syncthreads();
   }
@@ -109,9 +113,7 @@ class Grid {
     if (threadIdx.x == 0) set[blockIdx.x] = mine;
     sync();
     Sum3 all{0.0, 0.0, 0.0};
-    const volatile double* values = reinterpret_cast<const volatile double*>(set);
-    for (int b = threadIdx.x; b < static_cast<int>(gridDim.x); b += blockDim.x)
-      all = all + Sum3{values[3 * b], values[3 * b + 1], values[3 * b + 2]};
+    for (int b = threadIdx.x; b < static_cast<int>(gridDim.x); b += blockDim.x) all = all + set[b];
     block_sum(all, of_warp);
     if (threadIdx.x == 0) total = all;
     __syncthreads();

@@ -41,6 +41,7 @@ struct DeviceError : std::runtime_error {
 #if defined(E3D_CUDA)
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // else the next launch would find this error, and take it for its own
   throw DeviceError(std::string(what) + ": " + cudaGetErrorString(status));
 }
 #endif
