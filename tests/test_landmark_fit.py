@@ -399,6 +399,14 @@ def test_posterior_is_narrower_than_the_prior() -> None:
     assert (fit["identity_sigma"] > 0.0).all()
 
 
+def test_fit_without_deviations_is_the_same() -> None:
+    points, _ = seen(truth(20))
+    fit = FITTER.fit(points, unit_weights(), options())
+    bare = FITTER.fit(points, unit_weights(), options(), deviations=False)
+    np.testing.assert_array_equal(bare["identity"], fit["identity"])
+    assert all(len(bare[f"{name}_sigma"]) == 0 for name in ("identity", "expression", "pose"))
+
+
 def test_points_without_weight_are_ignored() -> None:
     points, _ = seen(truth(21))
     weights = unit_weights()

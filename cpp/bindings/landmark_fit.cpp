@@ -75,7 +75,7 @@ py::dict fit(const LandmarkFitter& fitter, const F32& points, const F32& weights
              const std::optional<F32>& depth, const std::optional<F32>& depth_weights, int threads,
              const std::optional<F32>& identity, const std::optional<F32>& identity_sigma,
              const std::optional<F32>& expression, const std::optional<F32>& expression_sigma,
-             const std::optional<F32>& camera_from_head, float rotation_sigma) {
+             const std::optional<F32>& camera_from_head, float rotation_sigma, bool deviations) {
   const auto optional = [](const std::optional<F32>& a, const char* name) {
     return a ? view<float>(*a, name) : View<const float>{nullptr, 0};
   };
@@ -89,7 +89,7 @@ py::dict fit(const LandmarkFitter& fitter, const F32& points, const F32& weights
   LandmarkFit result;
   {
     py::gil_scoped_release nogil;
-    result = fitter.fit(seen, options, threads, prior);
+    result = fitter.fit(seen, options, threads, prior, deviations);
   }
   return as_dict(std::move(result));
 }
@@ -151,7 +151,9 @@ void bind_landmark_fit(py::module_& m) {
            py::arg("expression").noconvert() = py::none(),
            py::arg("expression_sigma").noconvert() = py::none(),
            py::arg("camera_from_head").noconvert() = py::none(), py::arg("rotation_sigma") = 0.f,
-           "identity to rotation_sigma: prior means, deviations (rotation in radians) and start.")
+           py::arg("deviations") = true,
+           "identity to rotation_sigma: prior means, deviations (rotation in radians) and start.\n"
+           "Without deviations the *_sigma of the result are empty.")
       .def("linearise", &linearise, py::arg("points").noconvert(), py::arg("weights").noconvert(),
            py::arg("options"), py::kw_only(), py::arg("identity").noconvert(),
            py::arg("expression").noconvert(), py::arg("camera_from_head").noconvert(),
@@ -167,7 +169,7 @@ void bind_landmark_fit(py::module_& m) {
          const std::optional<F32>& depth_weights, int threads) {
         const LandmarkFitter fitter(basis_of(mean, identity, expression));
         return fit(fitter, points, weights, options, directions, depth, depth_weights, threads, {},
-                   {}, {}, {}, {}, 0.f);
+                   {}, {}, {}, {}, 0.f, true);
       },
       py::arg("mean").noconvert(), py::arg("identity").noconvert(),
       py::arg("expression").noconvert(), py::arg("points").noconvert(),

@@ -5,6 +5,7 @@
 #include <Eigen/Dense>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -24,10 +25,14 @@ constexpr int kPose = 7;  // rotation 3, translation 3, log focal 1
 // Landmarks whose rows are accumulated together: long enough for a fast product, short enough to
 // share among a few threads. Fixed, so that sums do not depend on the number of threads.
 constexpr int kGrain = 120;
+constexpr int kBlock = 40;  // of them at a time: their rows stay in the cache
 constexpr int kPoseIterations = 10;
 constexpr double kPoseTolerance = 1e-3;  // relative cost; the joint stage continues from there
 constexpr double kFirstDamping = 1e-4;   // of the diagonal of JᵀJ
 constexpr double kMaxDamping = 1e6;
+// A step with the JᵀJ of an earlier place costs a tenth of a new one. It is kept while every step
+// lowers the cost by less than this share of what the one before did.
+constexpr double kKeeps = 0.1;
 constexpr int kActiveSetPasses = 12;
 // Points closer to a line than this fraction of their spread do not determine a rotation.
 constexpr double kDegenerate = 1e-3;
@@ -35,6 +40,7 @@ constexpr double kDegenerate = 1e-3;
 constexpr double kNearest = 0.05;
 
 using Vec = Eigen::Vector3f;
+using Pose = Eigen::Matrix<float, kPose, 1>;
 using Mat = Eigen::Matrix3f;
 
 Vec as_eigen(Vec3 v) { return {v.x, v.y, v.z}; }
@@ -58,9 +64,11 @@ struct State {
   float focal;            // px
 };
 
-struct Normal {  // JᵀJ and Jᵀr of the data term
-  MatrixXd H;
-  VectorXd g;
+// How a residual changes with what the parameters move.
+struct Row {
+  Vec point;        // the landmark, camera frame, 1/mm
+  float log_focal;  // log f
+  float mean;       // the mean depth, 1/mm
 };
 
 [[noreturn]] void fail(const std::string& what) { throw std::invalid_argument(what); }
@@ -76,33 +84,39 @@ void require_finite(View<const T> values, const char* name) {
 double huber_loss(double e, double k) { return e <= k ? 0.5 * e * e : k * (e - 0.5 * k); }
 double huber_weight(double e, double k) { return e <= k ? 1.0 : k / e; }
 
-// Solves min ½δᵀHδ + gᵀδ with lo <= δ <= hi for the last `n_box` variables, by elimination of the
-// others and an active-set search on the box.
+// Solves min ½δᵀHδ + gᵀδ with lo <= δ <= hi for the last variables, by elimination of the others
+// and an active-set search on the box.
 class BoxSolver {
  public:
-  // False where H is not positive definite.
-  bool solve(const MatrixXd& H, const VectorXd& g, const VectorXd& lo, const VectorXd& hi,
-             VectorXd& step) {
-    const int e = static_cast<int>(lo.size()), a = static_cast<int>(g.size()) - e;
-    llt_a_.compute(H.topLeftCorner(a, a));
+  // H with `damping` added to its diagonal and `e` variables in the box; false where that is not
+  // positive definite.
+  bool factor(const MatrixXd& H, double damping, int e) {
+    const int a = static_cast<int>(H.rows()) - e;
+    W_ = H.topLeftCorner(a, a);
+    W_.diagonal().array() += damping;
+    llt_a_.compute(W_);
     if (llt_a_.info() != Eigen::Success) return false;
-    if (e == 0) {  // no box: pose alone
-      step = llt_a_.solve(-g);
-      return step.allFinite();
-    }
-    W_ = H.topRightCorner(a, e);
+    W_ = H.bottomLeftCorner(e, a).transpose();
     llt_a_.matrixL().solveInPlace(W_);
-    VectorXd ga = g.head(a);
-    llt_a_.matrixL().solveInPlace(ga);
     S_ = H.bottomRightCorner(e, e);
+    S_.diagonal().array() += damping;
     S_.selfadjointView<Eigen::Lower>().rankUpdate(W_.transpose(), -1.0);
     S_.triangularView<Eigen::StrictlyUpper>() = S_.transpose();
-    const VectorXd s = g.tail(e) - W_.transpose() * ga;
+    return true;
+  }
+
+  // False where there is no step.
+  bool solve(const VectorXd& g, const VectorXd& lo, const VectorXd& hi, VectorXd& step) {
+    const int e = static_cast<int>(lo.size()), a = static_cast<int>(g.size()) - e;
+    step = -g;
+    llt_a_.matrixL().solveInPlace(step.head(a));
     VectorXd x = VectorXd::Zero(e);
-    if (!box(s, lo, hi, x)) return false;
-    step.resize(a + e);
+    if (e > 0) {
+      const VectorXd s = g.tail(e) + W_.transpose() * step.head(a);
+      if (!box(s, lo, hi, x)) return false;
+      step.head(a) -= W_ * x;
+    }
     step.tail(e) = x;
-    step.head(a) = -ga - W_ * x;
     llt_a_.matrixU().solveInPlace(step.head(a));
     return step.allFinite();
   }
@@ -182,13 +196,14 @@ struct LandmarkFitter::Impl {
     const Rigid* start;        // pose, or null
     Mat prior_rotation;
     double rotation_weight;  // 1/rad², 0: no prior
+    double focal_weight;     // of log f, 0: it is fixed
 
     Vec2 direction(int l) const { return seen.directions.n ? seen.directions[l] : Vec2{1.f, 0.f}; }
   };
 
   Problem prepare(const LandmarkObservations& seen, const LandmarkFitOptions& options,
                   const LandmarkPrior& prior) const {
-    Problem p{seen, options, false, {}, 0.f, {}, {}, {}, nullptr, Mat::Identity(), 0.0};
+    Problem p{seen, options, false, {}, 0.f, {}, {}, {}, nullptr, Mat::Identity(), 0.0, 0.0};
     set_prior(prior, p);
     if (seen.depth.n == 0) return p;
     double total = 0.0;
@@ -211,6 +226,7 @@ struct LandmarkFitter::Impl {
   void set_prior(const LandmarkPrior& prior, Problem& p) const {
     const auto& o = p.options;
     const auto weight = [](double sigma) { return 1.0 / (sigma * sigma); };
+    if (o.focal_log_sigma > 0.f) p.focal_weight = weight(o.focal_log_sigma);
     p.prior_mean = VectorXf::Zero(K + E);
     p.prior_weight.resize(K + E);
     p.prior_weight.head(K).setConstant(weight(o.identity_sigma));
@@ -266,12 +282,11 @@ struct LandmarkFitter::Impl {
   }
 
   double prior_cost(const Problem& p, const State& s) const {
-    const auto& o = p.options;
     const VectorXd away = (s.coefficients - p.prior_mean).cast<double>();
     double cost = 0.5 * away.cwiseAbs2().dot(p.prior_weight);
-    if (o.focal_log_sigma > 0.f) {
-      const double e = std::log(double(s.focal) / o.focal) / o.focal_log_sigma;
-      cost += 0.5 * e * e;
+    if (p.focal_weight > 0.0) {
+      const double e = std::log(double(s.focal) / p.options.focal);
+      cost += 0.5 * p.focal_weight * e * e;
     }
     if (p.rotation_weight > 0.0)
       cost += 0.5 * p.rotation_weight * rotation_away(p, s).squaredNorm();
@@ -295,143 +310,154 @@ struct LandmarkFitter::Impl {
     return total;
   }
 
-  // Rows of landmark l as columns of Jᵀ in the order [basis, pose]. `pose_only` leaves out the
-  // basis. Writes 2 or 3 columns.
-  void rows(const Problem& p, const State& s, const Placed& placed, const VectorXf& mean_row, int l,
-            bool pose_only, Eigen::Ref<MatrixXf> Jt) const {
-    const Vec rotated = placed.rotated[l];
-    const Vec q = rotated + s.t;
+  // The whitened residuals of landmark l: along, across and, where there is one, depth.
+  std::array<Row, 3> rows(const Problem& p, const State& s, const Placed& placed, int l) const {
+    const Vec q = placed.rotated[l] + s.t;
     const float inv_z = 1.f / q.z(), fx = s.focal * q.x() * inv_z, fy = s.focal * q.y() * inv_z;
     const Vec cu(s.focal * inv_z, 0.f, -fx * inv_z), cv(0.f, s.focal * inv_z, -fy * inv_z);
     const Vec2 d = p.direction(l), w = p.seen.weights[l];
-    const int offset = pose_only ? 0 : K + E;
-    // One row: gradient c of the residual in the camera-frame point, and its change with log f.
-    // The last parameter is a dolly zoom: f and the distance grow together and the image of the
-    // head's origin stays, which keeps it nearly independent of the distance.
-    const auto fill = [&](int column, const Vec& c, float log_focal) {
-      if (!pose_only) {
-        const Vec b = s.R.transpose() * c;
-        Jt.col(column).head(K + E).noalias() =
-            b.x() * basis.col(3 * l) + b.y() * basis.col(3 * l + 1) + b.z() * basis.col(3 * l + 2);
-      }
-      Jt.col(column).segment<3>(offset) = rotated.cross(c);
-      Jt.col(column).segment<3>(offset + 3) = c;
-      Jt(offset + 6, column) = log_focal + s.t.z() * c.z();
-    };
-    fill(0, w.x * (d.x * cu + d.y * cv), w.x * (d.x * fx + d.y * fy));
-    fill(1, w.y * (d.x * cv - d.y * cu), w.y * (d.x * fy - d.y * fx));
-    if (!p.has_depth) return;
-    const float wd = p.seen.depth_weights[l], ratio = q.z() / placed.mean_z;
-    fill(2, Vec(0.f, 0.f, wd * s.focal / placed.mean_z), wd * s.focal * (ratio - 1.f));
-    Jt.col(2).noalias() -= (wd * s.focal * ratio / placed.mean_z) * mean_row;
+    std::array<Row, 3> r{Row{w.x * (d.x * cu + d.y * cv), w.x * (d.x * fx + d.y * fy), 0.f},
+                         Row{w.y * (d.x * cv - d.y * cu), w.y * (d.x * fy - d.y * fx), 0.f},
+                         Row{Vec::Zero(), 0.f, 0.f}};
+    if (!p.has_depth) return r;
+    const float per_mm = p.seen.depth_weights[l] * s.focal / placed.mean_z;
+    const float ratio = q.z() / placed.mean_z;
+    r[2] = {Vec(0.f, 0.f, per_mm), per_mm * (q.z() - placed.mean_z), -per_mm * ratio};
+    return r;
   }
 
-  // Derivative of the mean depth, in the order of `rows`.
+  // What a row says of the pose. Its last parameter is a dolly zoom: f and the distance grow
+  // together and the image of the head's origin stays, which keeps it nearly independent of the
+  // distance.
+  static Pose pose_row(const State& s, const Vec& rotated, const Row& row) {
+    Pose r;
+    r << rotated.cross(row.point), row.point, row.log_focal + s.t.z() * row.point.z();
+    return r;
+  }
+
+  // Derivative of the mean depth, order [pose, α, η] or [pose].
   VectorXf mean_depth_row(const Problem& p, const State& s, const Placed& placed,
                           bool pose_only) const {
-    const int offset = pose_only ? 0 : K + E;
-    VectorXf row = VectorXf::Zero(offset + kPose);
+    VectorXf row = VectorXf::Zero(pose_only ? kPose : size());
     if (!p.has_depth) return row;
-    if (!pose_only) row.head(K + E) = p.mean_basis * s.R.row(2).transpose();
-    row.segment<3>(offset) = placed.mean_rotated.cross(Vec::UnitZ());
-    row[offset + 5] = 1.f;
-    row[offset + 6] = s.t.z();
+    row.head<3>() = placed.mean_rotated.cross(Vec::UnitZ());
+    row[5] = 1.f;
+    row[6] = s.t.z();
+    if (!pose_only) row.tail(K + E) = p.mean_basis * s.R.row(2).transpose();
     return row;
   }
 
-  // JᵀJ and Jᵀr of the data term with the robust weights of this state, order [α, pose, η].
-  Normal normal_equations(const Problem& p, const State& s, const Placed& placed, bool pose_only,
-                          int threads) const {
-    const int n = pose_only ? kPose : size(), per = p.has_depth ? 3 : 2;
-    const VectorXf mean_row = mean_depth_row(p, s, placed, pose_only);
-    const int chunks = (L + kGrain - 1) / kGrain;
-    std::vector<MatrixXf> H(chunks);
-    std::vector<VectorXf> g(chunks);
-    parallel_for(L, threads, kGrain, [&](int begin, int end) {
-      const int c = begin / kGrain;
-      MatrixXf Jt(n, per * (end - begin));
-      VectorXf r(per * (end - begin));
-      for (int l = begin; l < end; ++l) {
-        const int at = per * (l - begin);
-        rows(p, s, placed, mean_row, l, pose_only, Jt.middleCols(at, per));
-        const Vec e = residual(p, s, placed, l, nullptr);
-        const float w =
-            std::sqrt(static_cast<float>(huber_weight(e.head<2>().norm(), p.options.huber)));
-        r.segment<2>(at) = w * e.head<2>();
-        Jt.middleCols<2>(at) *= w;
-        if (per == 3) {
-          const float wz =
-              std::sqrt(static_cast<float>(huber_weight(std::abs(e.z()), p.options.huber)));
-          r[at + 2] = wz * e.z();
-          Jt.col(at + 2) *= wz;
-        }
-      }
-      H[c].setZero(n, n);
-      H[c].selfadjointView<Eigen::Lower>().rankUpdate(Jt);
-      g[c].noalias() = Jt * r;
-    });
-    MatrixXd Hs = MatrixXd::Zero(n, n);
-    VectorXd gs = VectorXd::Zero(n);
-    for (int c = 0; c < chunks; ++c) {
-      Hs.triangularView<Eigen::Lower>() += H[c].cast<double>();
-      gs += g[c].cast<double>();
+  // Rows of landmark l as 2 or 3 columns of Jᵀ, each times a weight; order as of `mean_row`.
+  void columns(const State& s, const Placed& placed, const VectorXf& mean_row, int l,
+               const std::array<Row, 3>& given, const Vec& weight, Eigen::Ref<MatrixXf> Jt) const {
+    const int per = static_cast<int>(Jt.cols());
+    Mat points;
+    for (int c = 0; c < per; ++c) {
+      points.col(c) = weight[c] * given[c].point;
+      Jt.col(c).head<kPose>() = weight[c] * pose_row(s, placed.rotated[l], given[c]);
     }
-    Hs.triangularView<Eigen::StrictlyUpper>() = Hs.transpose();
-    if (pose_only) return {std::move(Hs), std::move(gs)};
-    // [α, η, pose] -> [α, pose, η]: the bounded variables last.
-    Eigen::VectorXi order(n);
-    for (int i = 0; i < n; ++i) order[i] = i < K ? i : i < K + kPose ? i + E : i - kPose;
-    Normal result{MatrixXd(n, n), VectorXd(n)};
-    result.H = Hs(order, order);
-    result.g = gs(order);
-    return result;
+    if (Jt.rows() > kPose) {
+      const Mat in_head = s.R.transpose() * points;
+      Jt.bottomRows(K + E).noalias() =
+          basis.middleCols<3>(3 * l).lazyProduct(in_head.leftCols(per));
+    }
+    if (per == 3) Jt.col(2) += (weight.z() * given[2].mean) * mean_row;
   }
 
-  // Adds the priors at this state; order [α, pose, η] or [pose].
-  void add_priors(const Problem& p, const State& s, bool pose_only, Normal& N) const {
-    const auto& o = p.options;
-    const int pose = pose_only ? 0 : K;
-    if (o.focal_log_sigma > 0.f) {
-      const double w = 1.0 / (double(o.focal_log_sigma) * o.focal_log_sigma);
-      N.H(pose + 6, pose + 6) += w;
-      N.g[pose + 6] += w * std::log(double(s.focal) / o.focal);
+  // Square roots of the robust weights of a landmark's residuals.
+  static Vec root_weights(const Problem& p, const Vec& r) {
+    const double k = p.options.huber;
+    const float flat = std::sqrt(static_cast<float>(huber_weight(r.head<2>().norm(), k)));
+    return {flat, flat, std::sqrt(static_cast<float>(huber_weight(std::abs(r.z()), k)))};
+  }
+
+  // JᵀJ with the robust weights and the priors of this state, order [pose, α, η] or [pose]; the
+  // lower triangle.
+  MatrixXd curvature(const Problem& p, const State& s, const Placed& placed, bool pose_only,
+                     int threads) const {
+    const int n = pose_only ? kPose : size(), per = p.has_depth ? 3 : 2;
+    const VectorXf mean_row = mean_depth_row(p, s, placed, pose_only);
+    const int grain = pose_only ? L : kGrain, chunks = (L + grain - 1) / grain;
+    std::vector<MatrixXf> parts(chunks);
+    parallel_for(L, threads, grain, [&](int begin, int end) {
+      MatrixXf& part = parts[begin / grain];
+      part.setZero(n, n);
+      MatrixXf Jt(n, per * std::min(kBlock, end - begin));
+      for (int from = begin; from < end; from += kBlock) {
+        const int to = std::min(end, from + kBlock);
+        for (int l = from; l < to; ++l)
+          columns(s, placed, mean_row, l, rows(p, s, placed, l),
+                  root_weights(p, residual(p, s, placed, l, nullptr)),
+                  Jt.middleCols(per * (l - from), per));
+        part.selfadjointView<Eigen::Lower>().rankUpdate(Jt.leftCols(per * (to - from)));
+      }
+    });
+    MatrixXd H = parts[0].cast<double>();
+    for (int c = 1; c < chunks; ++c) H += parts[c].cast<double>();
+    add_prior_curvature(p, pose_only, H);
+    return H;
+  }
+
+  // Jᵀr with the robust weights and the priors of this state; order as of `curvature`.
+  VectorXd gradient(const Problem& p, const State& s, const Placed& placed, bool pose_only) const {
+    Eigen::Matrix<double, kPose, 1> pose = Eigen::Matrix<double, kPose, 1>::Zero();
+    VectorXf points(pose_only ? 0 : 3 * L);  // head frame
+    double mean_depth = 0.0;
+    for (int l = 0; l < L; ++l) {
+      const Vec r = residual(p, s, placed, l, nullptr);
+      const Vec pull = root_weights(p, r).cwiseAbs2().cwiseProduct(r);
+      const std::array<Row, 3> given = rows(p, s, placed, l);
+      Row sum{Vec::Zero(), 0.f, 0.f};
+      for (int c = 0; c < 3; ++c) {
+        sum.point += pull[c] * given[c].point;
+        sum.log_focal += pull[c] * given[c].log_focal;
+        sum.mean += pull[c] * given[c].mean;
+      }
+      pose += pose_row(s, placed.rotated[l], sum).cast<double>();
+      mean_depth += sum.mean;
+      if (!pose_only) points.segment<3>(3 * l) = s.R.transpose() * sum.point;
     }
-    if (p.rotation_weight > 0.0) {
-      N.H.diagonal().segment<3>(pose).array() += p.rotation_weight;
-      N.g.segment<3>(pose) += p.rotation_weight * rotation_away(p, s);
-    }
-    if (pose_only) return;
-    const VectorXd away = (s.coefficients - p.prior_mean).cast<double>();
-    N.H.diagonal().head(K) += p.prior_weight.head(K);
-    N.g.head(K) += p.prior_weight.head(K).cwiseProduct(away.head(K));
-    N.H.diagonal().tail(E) += p.prior_weight.tail(E);
-    N.g.tail(E) += p.prior_weight.tail(E).cwiseProduct(away.tail(E));
+    VectorXd g = mean_depth * mean_depth_row(p, s, placed, pose_only).cast<double>();
+    g.head<kPose>() += pose;
+    if (!pose_only) g.tail(K + E) += (basis * points).cast<double>();
+    add_prior_gradient(p, s, pose_only, g);
+    return g;
+  }
+
+  void add_prior_curvature(const Problem& p, bool pose_only, MatrixXd& H) const {
+    if (p.focal_weight > 0.0) H(6, 6) += p.focal_weight;
+    H.diagonal().head<3>().array() += p.rotation_weight;
+    if (!pose_only) H.diagonal().tail(K + E) += p.prior_weight;
+  }
+
+  void add_prior_gradient(const Problem& p, const State& s, bool pose_only, VectorXd& g) const {
+    if (p.focal_weight > 0.0) g[6] += p.focal_weight * std::log(double(s.focal) / p.options.focal);
+    if (p.rotation_weight > 0.0) g.head<3>() += p.rotation_weight * rotation_away(p, s);
+    if (!pose_only)
+      g.tail(K + E) += p.prior_weight.cwiseProduct((s.coefficients - p.prior_mean).cast<double>());
   }
 
   State moved(const LandmarkFitOptions& o, const State& s, const VectorXd& step,
               bool pose_only) const {
     State next = s;
-    const int pose = pose_only ? 0 : K;
     const VectorXf d = step.cast<float>();
-    next.R = rotation_exp(d.segment<3>(pose)) * s.R;
-    const float zoom = std::exp(d[pose + 6]);
+    next.R = rotation_exp(d.head<3>()) * s.R;
+    const float zoom = std::exp(d[6]);
     next.focal = s.focal * zoom;
-    next.t += d.segment<3>(pose + 3);
+    next.t += d.segment<3>(3);
     next.t.z() += s.t.z() * (zoom - 1.f);
     if (pose_only) return next;
-    next.coefficients.head(K) += d.head(K);
-    next.coefficients.tail(E) = (next.coefficients.tail(E) + d.tail(E))
-                                    .cwiseMax(o.expression_min)
-                                    .cwiseMin(o.expression_max);
+    next.coefficients += d.tail(K + E);
+    next.coefficients.tail(E) =
+        next.coefficients.tail(E).cwiseMax(o.expression_min).cwiseMin(o.expression_max);
     return next;
   }
 
   // Fixes log f by giving it a unit row of its own.
-  static void fix_focal(Normal& N, int at) {
-    N.H.row(at).setZero();
-    N.H.col(at).setZero();
-    N.H(at, at) = 1.0;
-    N.g[at] = 0.0;
+  static void fix_focal(MatrixXd& H) {
+    H.row(6).setZero();
+    H.col(6).setZero();
+    H(6, 6) = 1.0;
   }
 
   struct Descent {
@@ -439,48 +465,63 @@ struct LandmarkFitter::Impl {
     bool converged;
   };
 
-  // Levenberg-Marquardt until the cost settles.
+  // Levenberg-Marquardt until the cost settles; at most `iterations` times JᵀJ.
   Descent descend(const Problem& p, State& s, bool pose_only, int iterations, double tolerance,
                   int threads) const {
     const auto& o = p.options;
+    const bool focal_fixed = pose_only || o.focal_log_sigma <= 0.f;
+    const int e = pose_only ? 0 : E;
     std::vector<Vec> x = shape(s.coefficients);
     Placed placed = place(p, s, x);
     Descent d{{cost(p, s, placed)}, false};
     if (!std::isfinite(d.costs[0])) fail("points do not fit in front of the camera");
     BoxSolver solver;
-    double damping = kFirstDamping;
-    VectorXd step;
-    for (int it = 0; it < iterations && !d.converged; ++it) {
-      Normal N = normal_equations(p, s, placed, pose_only, threads);
-      add_priors(p, s, pose_only, N);
-      if (pose_only || o.focal_log_sigma <= 0.f) fix_focal(N, (pose_only ? 0 : K) + 6);
-      const int n = static_cast<int>(N.g.size()), e = pose_only ? 0 : E;
-      // Unit diagonal: rotation, millimetres and coefficients have very different scales.
-      const VectorXd scale = N.H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
-      const MatrixXd H = scale.asDiagonal() * N.H * scale.asDiagonal();
-      const VectorXd g = scale.cwiseProduct(N.g);
-      const VectorXd eta = s.coefficients.tail(e).cast<double>();
-      const VectorXd lo = (o.expression_min - eta.array()) / scale.tail(e).array();
-      const VectorXd hi = (o.expression_max - eta.array()) / scale.tail(e).array();
+    MatrixXd H;
+    VectorXd scale, step;
+    double damping = kFirstDamping, last_fall = 0.0;  // of the cost
+    bool fresh = false, factored = false;             // H is of this place; is in the solver
+    int used = 0;
+    while (!d.converged) {
+      VectorXd g = gradient(p, s, placed, pose_only);
+      if (focal_fixed) g[6] = 0.0;
       const double before = d.costs.back();
       for (;;) {
-        MatrixXd damped = H;
-        damped.diagonal().array() += damping;
-        if (solver.solve(damped, g, lo, hi, step)) {
-          const State next = moved(o, s, scale.head(n).cwiseProduct(step), pose_only);
+        if (!factored && !fresh) {
+          if (used++ == iterations) return d;
+          H = curvature(p, s, placed, pose_only, threads);
+          if (focal_fixed) fix_focal(H);
+          // Unit diagonal: rotation, millimetres and coefficients have very different scales.
+          scale = H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
+          H = scale.asDiagonal() * H * scale.asDiagonal();
+          fresh = true;
+        }
+        const VectorXd eta = s.coefficients.tail(e).cast<double>();
+        const VectorXd lo = (o.expression_min - eta.array()) / scale.tail(e).array();
+        const VectorXd hi = (o.expression_max - eta.array()) / scale.tail(e).array();
+        factored = factored || solver.factor(H, damping, e);
+        if (factored && solver.solve(scale.cwiseProduct(g), lo, hi, step)) {
+          const State next = moved(o, s, scale.cwiseProduct(step), pose_only);
           const std::vector<Vec> next_x = pose_only ? x : shape(next.coefficients);
           const Placed next_placed = place(p, next, next_x);
-          const double after = cost(p, next, next_placed);
-          if (after <= before) {
+          const double after = cost(p, next, next_placed), settled = tolerance * before;
+          // Where less than that is to be gained, rounding decides whether the cost falls.
+          const bool last = -0.5 * scale.cwiseProduct(g).dot(step) <= settled;
+          if (after <= before || (last && after - before <= settled)) {
             s = next;
             x = next_x;
             placed = next_placed;
-            d.costs.push_back(after);
-            damping = std::max(damping * 0.1, 1e-9);
-            d.converged = before - after <= tolerance * before;
+            d.costs.push_back(std::min(after, before));
+            const double fall = before - after;
+            d.converged = last || fall <= settled;
+            factored = fresh || fall < kKeeps * last_fall;
+            if (fresh) damping = std::max(damping * 0.1, 1e-9);
+            fresh = false;
+            last_fall = fall;
             break;
           }
         }
+        factored = false;
+        if (!fresh) continue;  // JᵀJ of an earlier place does not serve any more
         damping *= 10.0;
         if (damping > kMaxDamping) {  // no step lowers the cost: this is the minimum in float
           d.converged = true;
@@ -632,7 +673,8 @@ struct LandmarkFitter::Impl {
       fail("prior camera_from_head should place the head in front of the camera");
   }
 
-  LandmarkFit report(const Problem& p, const State& s, const Descent& d, int threads) const {
+  LandmarkFit report(const Problem& p, const State& s, const Descent& d, bool deviations,
+                     int threads) const {
     LandmarkFit fit;
     fit.identity.assign(s.coefficients.data(), s.coefficients.data() + K);
     fit.expression.assign(s.coefficients.data() + K, s.coefficients.data() + K + E);
@@ -657,19 +699,18 @@ struct LandmarkFitter::Impl {
       ++used;
     }
     fit.rms = used ? static_cast<float>(std::sqrt(sum / used)) : 0.f;
-    posterior(p, s, placed, threads, fit);
+    if (deviations) posterior(p, s, placed, threads, fit);
     return fit;
   }
 
   // Laplace approximation: deviations from the inverse of the final JᵀJ with the priors.
   void posterior(const Problem& p, const State& s, const Placed& placed, int threads,
                  LandmarkFit& fit) const {
-    Normal N = normal_equations(p, s, placed, false, threads);
-    add_priors(p, s, false, N);
-    const bool focal_fixed = p.options.focal_log_sigma <= 0.f;
-    if (focal_fixed) fix_focal(N, K + 6);
-    const VectorXd scale = N.H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
-    MatrixXd H = scale.asDiagonal() * N.H * scale.asDiagonal();
+    MatrixXd H = curvature(p, s, placed, false, threads);
+    const bool focal_fixed = p.focal_weight == 0.0;
+    if (focal_fixed) fix_focal(H);
+    const VectorXd scale = H.diagonal().cwiseMax(1e-300).cwiseSqrt().cwiseInverse();
+    H = scale.asDiagonal() * H * scale.asDiagonal();
     H.diagonal().array() += 1e-9;
     const int n = size();
     MatrixXd inverse_root = MatrixXd::Identity(n, n);
@@ -677,10 +718,10 @@ struct LandmarkFitter::Impl {
     llt.matrixL().solveInPlace(inverse_root);
     const VectorXf sigma =
         (inverse_root.colwise().norm().transpose().cwiseProduct(scale)).cast<float>();
-    fit.identity_sigma.assign(sigma.data(), sigma.data() + K);
-    fit.pose_sigma.assign(sigma.data() + K, sigma.data() + K + kPose);
+    fit.pose_sigma.assign(sigma.data(), sigma.data() + kPose);
     if (focal_fixed) fit.pose_sigma[6] = 0.f;
-    fit.expression_sigma.assign(sigma.data() + K + kPose, sigma.data() + n);
+    fit.identity_sigma.assign(sigma.data() + kPose, sigma.data() + kPose + K);
+    fit.expression_sigma.assign(sigma.data() + kPose + K, sigma.data() + n);
   }
 };
 
@@ -714,7 +755,7 @@ LandmarkFitter& LandmarkFitter::operator=(LandmarkFitter&&) noexcept = default;
 int LandmarkFitter::landmarks() const { return impl_->L; }
 
 LandmarkFit LandmarkFitter::fit(const LandmarkObservations& seen, const LandmarkFitOptions& options,
-                                int threads, const LandmarkPrior& prior) const {
+                                int threads, const LandmarkPrior& prior, bool deviations) const {
   impl_->check(seen, options);
   impl_->check(prior);
   const Impl::Problem problem = impl_->prepare(seen, options, prior);
@@ -722,7 +763,7 @@ LandmarkFit LandmarkFitter::fit(const LandmarkObservations& seen, const Landmark
   impl_->descend(problem, s, true, kPoseIterations, kPoseTolerance, 1);
   const Impl::Descent d =
       impl_->descend(problem, s, false, options.max_iterations, options.tolerance, threads);
-  return impl_->report(problem, s, d, threads);
+  return impl_->report(problem, s, d, deviations, threads);
 }
 
 LandmarkFitter::Linearisation LandmarkFitter::linearise(const LandmarkObservations& seen,
@@ -741,13 +782,17 @@ LandmarkFitter::Linearisation LandmarkFitter::linearise(const LandmarkObservatio
   Linearisation out;
   MatrixXf Jt(n, per);
   for (int l = 0; l < m.L; ++l) {
-    m.rows(p, s, placed, mean_row, l, false, Jt);
+    m.columns(s, placed, mean_row, l, m.rows(p, s, placed, l), Vec::Ones(), Jt);
     const Vec r = m.residual(p, s, placed, l, nullptr);
     for (int c = 0; c < per; ++c) {
       out.residuals.push_back(r[c]);
-      for (int k = 0; k < m.K; ++k) out.jacobian.push_back(Jt(k, c));
-      for (int k = 0; k < kPose; ++k) out.jacobian.push_back(Jt(m.K + m.E + k, c));
-      for (int e = 0; e < m.E; ++e) out.jacobian.push_back(Jt(m.K + e, c));
+      const float* row = Jt.col(c).data();
+      const auto append = [&](int begin, int end) {
+        out.jacobian.insert(out.jacobian.end(), row + begin, row + end);
+      };
+      append(kPose, kPose + m.K);
+      append(0, kPose);
+      append(kPose + m.K, n);
     }
   }
   return out;

@@ -118,9 +118,11 @@ class LandmarkFitter:
         expression_sigma: numpy.typing.NDArray[numpy.float32] | None = None,
         camera_from_head: numpy.typing.NDArray[numpy.float32] | None = None,
         rotation_sigma: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        deviations: bool = True,
     ) -> dict:
         """
         identity to rotation_sigma: prior means, deviations (rotation in radians) and start.
+        Without deviations the *_sigma of the result are empty.
         """
     def linearise(
         self,

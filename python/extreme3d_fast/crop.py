@@ -6,6 +6,7 @@ j) at (i + 0.5, j + 0.5).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ __all__ = [
     "HeadSquare",
     "check_image",
     "inverse",
+    "letterbox",
+    "letterbox_frame",
+    "magnification",
     "rotation_2d",
     "shrink_to",
     "shrunk",
@@ -110,6 +114,32 @@ def transform_points(matrix: Float64, points: Float64) -> Float64:
     """Applies a (3, 3) affine transform to (N, 2) points."""
     moved: Float64 = points @ matrix[:2, :2].T + matrix[:2, 2]
     return moved
+
+
+def magnification(similarity: Float64) -> float:
+    """px after a (3, 3) similarity per px before it."""
+    return math.hypot(similarity[0, 0], similarity[1, 0])
+
+
+def letterbox_frame(image: UInt8, size: int, zoom: float = 1.0) -> tuple[int, int, int, int]:
+    """Left, top, width and height in px of a photo in its `letterbox`."""
+    scale = size / (zoom * max(image.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return (size - width) // 2, (size - height) // 2, width, height
+
+
+def letterbox(image: UInt8, size: int, zoom: float = 1.0) -> UInt8:
+    """A photo in the middle of a black square.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the square, px.
+        zoom: that side in units of the photo's larger one.
+    """
+    left, top, width, height = letterbox_frame(image, size, zoom)
+    square = np.zeros((size, size, 3), np.uint8)
+    square[top : top + height, left : left + width] = shrunk(image, width, height)
+    return square
 
 
 def shrink_to(image: UInt8, side: int) -> tuple[UInt8, float]:

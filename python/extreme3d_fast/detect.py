@@ -20,6 +20,8 @@ from extreme3d_fast.crop import (
     HeadSquare,
     check_image,
     inverse,
+    letterbox,
+    letterbox_frame,
     rotation_2d,
     shrink_to,
     shrunk,
@@ -32,6 +34,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
 
+DETECTOR_SIDE = 128  # px of BlazeFace's input
 MIN_SCORE = 0.5  # BlazeFace's own threshold
 MIN_CONFIDENCE = 0.5  # Face Mesh's own threshold, for candidates that need a second opinion
 # Upside down, faces of real photos score up to 0.77; upright ones at least 0.86. So below this the
@@ -202,10 +205,13 @@ class FaceDetector:
     def _search(self, image: UInt8) -> Iterator[list[FaceDetection]]:
         """Candidates per step, from the cheapest and most likely step to the dearest."""
         image, scale = shrink_to(image, MAX_SEARCH_SIDE)
-        faces = self._whole(image, [(0, 1.0)])
+        first = self._read(self._detection.letterboxed(image, DETECTOR_SIDE))
+        faces = _whole(image, [(0, 1.0)], *first)
         sure = [face for face in faces if face.score >= SURE_SCORE]
         if not faces or len(sure) < len(faces):
-            others = self._whole(image, [(0, 1.5), (1, 1.0), (2, 1.0), (3, 1.0)])
+            views = [(0, 1.5), (1, 1.0), (2, 1.0), (3, 1.0)]
+            squares = [np.rot90(letterbox(image, 128, zoom), turns) for turns, zoom in views]
+            others = _whole(image, views, *self._run_tiles(np.stack(squares)))
             faces = _without_duplicates(faces + others)
             sure = [
                 face
@@ -223,33 +229,6 @@ class FaceDetector:
             yield [_scaled(face, 1 / scale) for face in found]
         # Face Mesh does not recognise a face behind a scarf; a good score is then enough.
         yield [_scaled(face, 1 / scale) for face in faces if face.score >= LONE_SCORE]
-
-    def _whole(self, image: UInt8, views: list[tuple[int, float]]) -> list[FaceDetection]:
-        """Faces in the whole photo, merged over the views.
-
-        Args:
-            image: (H, W, 3) uint8.
-            views: quarter turns and side of the square, in units of the photo's larger side; above
-                1 a face that fills the photo gets the surroundings that the network expects.
-        """
-        tiles, insides = [], []
-        for turns, zoom in views:
-            scale = 128 / (zoom * max(image.shape[:2]))
-            height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-            # Letterbox with the photo in the middle, as the network was trained.
-            top, left = (128 - height) // 2, (128 - width) // 2
-            square = np.zeros((128, 128, 3), np.uint8)
-            square[top : top + height, left : left + width] = shrunk(image, width, height)
-            tiles.append(np.rot90(square, turns))
-            insides.append((left, top, width, height))
-        found = []
-        for points, scores, (turns, _), (left, top, width, height) in zip(
-            *self._run_tiles(np.stack(tiles)), views, insides, strict=True
-        ):
-            upright = _turned_back(points, turns, 128, 128) - np.array([left, top])
-            upright *= np.array([image.shape[1] / width, image.shape[0] / height])
-            found += _merge(upright, scores)
-        return _without_duplicates(found)
 
     def _tiled(self, image: UInt8, tile: float, turns: int) -> list[FaceDetection]:
         """Faces in the overlapping tiles of side `tile` px of a photo turned by quarter turns."""
@@ -275,8 +254,13 @@ class FaceDetector:
         return _without_duplicates(_merge(upright, np.concatenate(scores)))
 
     def _run_tiles(self, tiles: UInt8) -> tuple[list[Float64], list[Float64]]:
-        """Per tile of 128 px: (n, 8, 2) box corners and keypoints in tile px, and (n,) scores."""
-        out = self._detection.run({"image": normalised(tiles, self._detection.metadata)})
+        """What the detector sees in tiles of 128 px."""
+        return self._read(
+            self._detection.run({"image": normalised(tiles, self._detection.metadata)})
+        )
+
+    def _read(self, out: dict[str, Float32]) -> tuple[list[Float64], list[Float64]]:
+        """Per tile: (n, 8, 2) box corners and keypoints in tile px, and (n,) scores."""
         scores = _sigmoid(out["scores"][..., 0])
         points, values = [], []
         for boxes, score in zip(out["boxes"], scores, strict=True):
@@ -401,6 +385,29 @@ def _anchors() -> Float64:
         grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)  # x, y; rows first
         parts.append(np.repeat(grid, repeats, axis=0))
     return np.concatenate(parts)
+
+
+def _whole(
+    image: UInt8,
+    views: list[tuple[int, float]],
+    points: list[Float64],
+    scores: list[Float64],
+) -> list[FaceDetection]:
+    """Faces in the whole photo, merged over views of it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        views: quarter turns of the letterbox and its side, in units of the photo's larger side;
+            above 1 a face that fills the photo gets the surroundings that the network expects.
+        points, scores: what the detector sees in each.
+    """
+    found = []
+    for rows, values, (turns, zoom) in zip(points, scores, views, strict=True):
+        left, top, width, height = letterbox_frame(image, 128, zoom)
+        upright = _turned_back(rows, turns, 128, 128) - np.array([left, top])
+        upright *= np.array([image.shape[1] / width, image.shape[0] / height])
+        found += _merge(upright, values)
+    return _without_duplicates(found)
 
 
 def _merge(points: Float64, scores: Float64) -> list[FaceDetection]:

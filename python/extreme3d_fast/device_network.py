@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,14 @@ from extreme3d_fast.device import Device, DeviceArray
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
 from extreme3d_fast.session import Session
 
-__all__ = ["LARGEST_LOOK", "MAX_SQUARES", "DeviceNetwork", "NetworkRunner", "PhotosOnDevice"]
+__all__ = [
+    "LARGEST_LOOK",
+    "MAX_SQUARES",
+    "DeviceNetwork",
+    "NetworkRunner",
+    "PhotosOnDevice",
+    "RunBuffers",
+]
 
 #: Squares of a photo that are looked at in one run, and their largest side, px.
 MAX_SQUARES, LARGEST_LOOK = 16, 256
@@ -61,6 +68,16 @@ class PhotosOnDevice:
         return on_device
 
 
+class RunBuffers(NamedTuple):
+    """What goes into and comes out of a network for inputs of some shapes."""
+
+    inputs: dict[str, DeviceArray]
+    outputs: dict[str, DeviceArray]
+    input_tensors: dict[str, DeviceTensor]  #: the same ones, as a `DeviceSession` takes them
+    output_tensors: dict[str, DeviceTensor]
+    answers: dict[str, Float32]  #: page-locked memory of the host for the outputs
+
+
 class NetworkRunner:
     """A network on a device, with the buffers of its shapes.
 
@@ -71,33 +88,48 @@ class NetworkRunner:
 
     def __init__(self, device: Device, session: DeviceSession | Session) -> None:
         self._device, self.session = device, session
-        self._buffers: dict[tuple[tuple[int, ...], ...], tuple[Any, Any]] = {}
+        self._buffers: dict[tuple[tuple[int, ...], ...], RunBuffers] = {}
 
-    def buffers(
-        self, shapes: Mapping[str, tuple[int, ...]]
-    ) -> tuple[dict[str, DeviceArray], dict[str, DeviceArray]]:
+    def buffers(self, shapes: Mapping[str, tuple[int, ...]]) -> RunBuffers:
         """Inputs to fill and outputs to read for input shapes; the same ones each time."""
-        key = tuple(tuple(shape) for shape in shapes.values())
+        key = tuple(shapes.values())
         if key not in self._buffers:
-            feeds = {name: self._device.empty(tuple(shape)) for name, shape in shapes.items()}
+            inputs = {name: self._device.empty(shape) for name, shape in shapes.items()}
             if isinstance(self.session, DeviceSession):
                 made = self.session.output_shapes(shapes)
             else:  # found out by a run
                 zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
                 made = {name: answer.shape for name, answer in self.session.run(zeros).items()}
             outputs = {name: self._device.empty(shape) for name, shape in made.items()}
-            self._buffers[key] = feeds, outputs
+            self._buffers[key] = RunBuffers(
+                inputs,
+                outputs,
+                _tensors(self._device, inputs),
+                _tensors(self._device, outputs),
+                {name: self._device.ops.pinned(list(shape)) for name, shape in made.items()},
+            )
         return self._buffers[key]
 
-    def run(self, feeds: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray]) -> None:
-        """Enqueues one run on arrays of `buffers`."""
+    def run(self, buffers: RunBuffers) -> None:
+        """Enqueues one run on what `buffers` gave."""
         device = self._device
         if isinstance(self.session, DeviceSession):
-            self.session.run(_tensors(device, feeds), _tensors(device, outputs))
+            self.session.run(buffers.input_tensors, buffers.output_tensors)
             return
-        answers = self.session.run({name: device.get(array) for name, array in feeds.items()})
-        for name, array in outputs.items():
+        feeds = {name: device.get(array) for name, array in buffers.inputs.items()}
+        answers = self.session.run(feeds)
+        for name, array in buffers.outputs.items():
             device.ops.upload(answers[name], array, device.stream)
+
+    def answers(self, buffers: RunBuffers, count: int) -> dict[str, Float32]:
+        """Runs the network, waits, and copies what it says of the first `count` images."""
+        ops, stream = self._device.ops, self._device.stream
+        self.run(buffers)
+        answers = {name: answer[:count] for name, answer in buffers.answers.items()}
+        for name, answer in answers.items():
+            ops.download(buffers.outputs[name], answer, stream)
+        self._device.wait()
+        return {name: answer.copy() for name, answer in answers.items()}
 
 
 class DeviceNetwork:
@@ -107,6 +139,7 @@ class DeviceNetwork:
         device: where it runs.
         photos: the photo at hand.
         warper: `ops.Warper` that cuts squares.
+        letterbox: `ops.Letterbox` that takes in whole photos.
         session: the network.
 
     Attributes:
@@ -118,50 +151,63 @@ class DeviceNetwork:
         device: Device,
         photos: PhotosOnDevice,
         warper: Any,
+        letterbox: Any,
         session: DeviceSession | Session,
     ) -> None:
-        self._device, self._photos, self._warper = device, photos, warper
+        self._device, self._photos = device, photos
+        self._warper, self._letterbox = warper, letterbox
         self.runner = NetworkRunner(device, session)
-        self._matrices = device.empty((MAX_SQUARES, 3, 3), "float64")
+        matrices = device.empty((MAX_SQUARES, 3, 3), "float64")
+        self._matrices_on_host: Float64 = device.ops.pinned([MAX_SQUARES, 3, 3], "float64")
+        #: Room for transforms, by their number.
+        self._matrices = [device.ops.slice(matrices, 0, n) for n in range(MAX_SQUARES + 1)]
         self.path: Path = session.path
         self.metadata: dict[str, str] = session.metadata
         self.inputs: dict[str, tuple[int | None, ...]] = session.inputs
         self.outputs: dict[str, tuple[int | None, ...]] = session.outputs
         self.runtime: str = session.runtime
         self.expect: Callable[..., None] = session.expect
+        self._mean, self._std = float(self.metadata["mean"]), float(self.metadata["std"])
 
     def run(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
         """Runs the network on arrays of the host; see `Session.run`."""
-        inputs, outputs = self._buffers({name: a.shape for name, a in feeds.items()})
+        buffers = self._buffers({name: a.shape for name, a in feeds.items()})
         for name, array in feeds.items():
-            self._device.ops.upload(np.ascontiguousarray(array), inputs[name], self._device.stream)
-        self.runner.run(inputs, outputs)
-        return self._answers(outputs, len(next(iter(feeds.values()))))
+            source, target = np.ascontiguousarray(array), buffers.inputs[name]
+            self._device.ops.upload(source, target, self._device.stream)
+        return self.runner.answers(buffers, len(next(iter(feeds.values()))))
 
     def look(
         self, photo: UInt8, out_from_photo: Sequence[Float64], size: int
     ) -> dict[str, Float32]:
         """See `PhotoNetwork.look`."""
         count = len(out_from_photo)
-        inputs, outputs = self._buffers({"image": (count, size, size, 3)})
-        ops = self._device.ops
-        on_device = ops.slice(self._matrices, 0, count)
-        ops.upload(np.stack(out_from_photo), on_device, self._device.stream)
+        ops, stream = self._device.ops, self._device.stream
+        buffers = self._buffers({"image": (count, size, size, 3)})
+        source, target = self._matrices_on_host[:count], self._matrices[count]
+        source[:] = out_from_photo
+        ops.upload(source, target, stream)
         self._warper.warp(
             self._photos.get(photo),
-            on_device,
+            target,
             size,
-            inputs=ops.slice(inputs["image"], 0, count),
-            mean=float(self.metadata["mean"]),
-            std=float(self.metadata["std"]),
-            stream=self._device.stream,
+            inputs=ops.slice(buffers.inputs["image"], 0, count),
+            mean=self._mean,
+            std=self._std,
+            stream=stream,
         )
-        self.runner.run(inputs, outputs)
-        return self._answers(outputs, count)
+        return self.runner.answers(buffers, count)
 
-    def _buffers(
-        self, shapes: Mapping[str, tuple[int, ...]]
-    ) -> tuple[dict[str, DeviceArray], dict[str, DeviceArray]]:
+    def letterboxed(self, photo: UInt8, size: int) -> dict[str, Float32]:
+        """See `PhotoNetwork.letterboxed`."""
+        ops, stream = self._device.ops, self._device.stream
+        buffers = self._buffers({"image": (1, size, size, 3)})
+        square = ops.slice(buffers.inputs["image"], 0, 1, [size, size, 3])
+        on_device = self._photos.get(photo)
+        self._letterbox.fit(on_device, square, mean=self._mean, std=self._std, stream=stream)
+        return self.runner.answers(buffers, 1)
+
+    def _buffers(self, shapes: Mapping[str, tuple[int, ...]]) -> RunBuffers:
         """Buffers for at least as many images: a power of two, so that few sizes are made ready."""
         return self.runner.buffers(
             {
@@ -169,11 +215,6 @@ class DeviceNetwork:
                 for name, shape in shapes.items()
             }
         )
-
-    def _answers(self, outputs: Mapping[str, DeviceArray], count: int) -> dict[str, Float32]:
-        """The first rows: what the network says of images that were not given is not read."""
-        device = self._device
-        return {name: device.get(device.ops.slice(a, 0, count)) for name, a in outputs.items()}
 
 
 def _power_of_two(count: int) -> int:

@@ -7,8 +7,9 @@ as recorded graphs.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from extreme3d_fast.bump_network import (
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.crop import Crop
 from extreme3d_fast.crop import transform_points as transform_pixels
+from extreme3d_fast.detect import DETECTOR_SIDE, MAX_SEARCH_SIDE
 from extreme3d_fast.device import Device, DeviceArray, DeviceKind
 from extreme3d_fast.device_network import (
     LARGEST_LOOK,
@@ -133,6 +135,7 @@ class _Buffers(NamedTuple):
     pinhole: DeviceArray
     corners: DeviceArray
     crop: DeviceArray
+    crop_image: DeviceArray
     head: DeviceArray
     skin: DeviceArray
     area: DeviceArray
@@ -206,9 +209,35 @@ class _Buffers(NamedTuple):
     provenance: DeviceArray
     colors: DeviceArray
 
-    def crop_image(self, ops: Any) -> DeviceArray:
-        """(S, S, 3) uint8, the crop."""
-        return ops.slice(self.crop, 0, 1, list(ops.shape(self.crop)[1:]))
+
+# What a face is made of on the host: buffers and their dtypes. Maps and vertices have one size.
+_MAPS = (
+    ("head", "float32"),
+    ("part_colors", "uint8"),
+    ("detailed_depth", "float32"),
+    ("filled_bump", "float32"),
+    ("face_mask", "uint8"),
+    ("face_probability", "float32"),
+    ("hole", "uint8"),
+)
+_MESH = (
+    ("vertices", "float32"),
+    ("mesh_faces", "int32"),
+    ("colors", "uint8"),
+    ("provenance", "uint8"),
+)
+
+
+def _room(like: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """New arrays in one piece of memory, which is had in large pages: many small ones cost more
+    than what is copied to them."""
+    align = 64
+    ends = np.cumsum([-(-array.nbytes // align) * align for array in like.values()]).tolist()
+    memory = np.empty(ends[-1], np.uint8)
+    return {
+        name: memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+        for (name, array), begin in zip(like.items(), [0, *ends[:-1]], strict=True)
+    }
 
 
 class DevicePipeline:
@@ -234,6 +263,7 @@ class DevicePipeline:
         self._photos = PhotosOnDevice(device)
         self._warper = ops.Warper(options.crop_size, 1)
         self._looks = ops.Warper(LARGEST_LOOK, MAX_SQUARES)
+        self._letterbox = ops.Letterbox(DETECTOR_SIDE, MAX_SEARCH_SIDE)
         self._crop_matrix = device.empty((1, 3, 3), "float64")
         self.estimator = FoundationEstimator(
             model, mode=options.foundation, open_network=self._open, cut=self._cut
@@ -257,7 +287,7 @@ class DevicePipeline:
 
     def _open(self, path: str | os.PathLike[str]) -> DeviceNetwork:
         session = self._networks.open(path, self._device)
-        return DeviceNetwork(self._device, self._photos, self._looks, session)
+        return DeviceNetwork(self._device, self._photos, self._looks, self._letterbox, session)
 
     def _cut(self, photo: UInt8, crop_from_image: npt.NDArray[np.float64], size: int) -> UInt8:
         """The crop, on the device; its picture on the host is there when the face is."""
@@ -266,7 +296,7 @@ class DevicePipeline:
         self._warper.warp(
             self._photos.get(photo), self._crop_matrix, size, crops=self._b.crop, stream=stream
         )
-        self._photos.know(self._crop_picture, self._b.crop_image(ops))
+        self._photos.know(self._crop_picture, self._b.crop_image)
         return self._crop_picture
 
     @property
@@ -334,6 +364,7 @@ class DevicePipeline:
         self._corners = ops.pinned([8], "float64")
 
         image, vector = (size, size), (skin, 3)
+        crop = device.empty((1, size, size, 3), "uint8")
         head, head_in_camera = (
             device.empty((model.vertex_count, 3)),
             device.empty((model.vertex_count, 3)),
@@ -349,7 +380,8 @@ class DevicePipeline:
             head_from_camera=parameters[3],
             pinhole=parameters[4],
             corners=device.empty(8, "float64"),
-            crop=device.empty((1, size, size, 3), "uint8"),
+            crop=crop,
+            crop_image=ops.slice(crop, 0, 1, [size, size, 3]),
             head=head,
             skin=ops.slice(head, 0, skin),
             area=device.empty(model.all_faces.shape),
@@ -428,6 +460,11 @@ class DevicePipeline:
         self._face_box: Float32 = ops.pinned([5])
         self._sums: npt.NDArray[np.float64] = ops.pinned([2], "float64")
         self._stats: npt.NDArray[np.float64] = ops.pinned([3], "float64")
+        # the face on its way to the host
+        self._staged: dict[str, Any] = {
+            name: ops.pinned(list(ops.shape(getattr(self._b, name))), dtype)
+            for name, dtype in (*_MAPS, *_MESH)
+        }
         if self._similar is not None:
             self._references.keep_all()
         device.wait()
@@ -500,15 +537,16 @@ class DevicePipeline:
         b, ops, stream = self._b, self._device.ops, self._device.stream
         y, x = window.corner
         shape = (1, self._bump_network.contract.channels, *window.shape)
-        feeds, answers = self._bump_runner.buffers({"image": shape})
+        buffers = self._bump_runner.buffers({"image": shape})
+        answers = buffers.outputs
         for name in ("bump", "mask"):
             if (answer := tuple(ops.shape(answers[name]))) != (1, 1, *window.shape):
                 raise InvalidModelFile(
                     f"path: {self._bump_network.name}: expected {name} of shape "
                     f"{(1, 1, *window.shape)}, it answers with {answer}"
                 )
-        self._maps.input(b.crop_image(ops), b.depth, mm_per_pixel, x, y, feeds["image"], stream)
-        self._bump_runner.run(feeds, answers)
+        self._maps.input(b.crop_image, b.depth, mm_per_pixel, x, y, buffers.inputs["image"], stream)
+        self._bump_runner.run(buffers)
         self._maps.output(
             answers["bump"],
             answers["mask"],
@@ -635,23 +673,21 @@ class DevicePipeline:
         b, device, model, options = self._b, self._device, self._model, self._options
         ops, stream = device.ops, device.stream
 
-        def read(array: DeviceArray, dtype: npt.DTypeLike, rows: int | None = None) -> Any:
-            target = np.empty(
-                ops.shape(array) if rows is None else (rows, *ops.shape(array)[1:]), dtype
-            )
-            ops.download(array, target.view(np.uint8) if dtype == np.bool_ else target, stream)
-            return target
-
-        vertices = read(b.vertices, np.float32, n_vertices)
-        faces = read(b.mesh_faces, np.int32, n_faces)
-        colors = read(b.colors, np.uint8, n_vertices)
-        provenance = read(b.provenance, np.uint8, n_vertices)
-        head, part_colors = read(b.head, np.float32), read(b.part_colors, np.uint8)
-        depth, bump = read(b.detailed_depth, np.float32), read(b.filled_bump, np.float32)
-        mask, probability = read(b.face_mask, np.bool_), read(b.face_probability, np.float32)
-        hole = read(b.hole, np.bool_)
+        staged = {**self._staged, "photo": crop.image}
+        for name, _ in _MESH:
+            rows = n_faces if name == "mesh_faces" else n_vertices
+            staged[name] = staged[name][:rows]
+            ops.download(getattr(b, name), staged[name], stream)
+        # the maps are there: they are copied while the mesh is on its way
+        found = _room(staged)
+        for name in ("photo", *(name for name, _ in _MAPS)):
+            np.copyto(found[name], staged[name])
         device.wait()
-        if not (np.isfinite(bump).all() and np.isfinite(probability).all()):
+        for name, _ in _MESH:
+            np.copyto(found[name], staged[name])
+        head, part_colors, bump = found["head"], found["part_colors"], found["filled_bump"]
+        # NaN and infinity come through sums
+        if not math.isfinite(bump.sum() + found["face_probability"].sum()):
             raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}
@@ -662,10 +698,10 @@ class DevicePipeline:
                     head[begin:end], model.part_faces[name] - begin, part_colors[own]
                 )
         return Face(
-            vertices=vertices,
-            faces=faces,
-            colors=colors,
-            provenance=provenance,
+            vertices=found["vertices"],
+            faces=found["mesh_faces"],
+            colors=found["colors"],
+            provenance=found["provenance"],
             warnings=tuple(warnings),
             timings=timings,
             foundation=head[:skin],
@@ -676,13 +712,13 @@ class DevicePipeline:
             camera=foundation.camera,
             camera_from_head=foundation.camera_from_head,
             crop_from_image=crop.crop_from_image,
-            depth=depth,
+            depth=found["detailed_depth"],
             bump=bump,
-            face_mask=mask,
-            face_probability=probability,
-            occlusion=Occlusion(hole, fraction, options.occlusion),
+            face_mask=found["face_mask"].view(np.bool_),
+            face_probability=found["face_probability"],
+            occlusion=Occlusion(found["hole"].view(np.bool_), fraction, options.occlusion),
             references=references,
-            photo=np.array(crop.image),
+            photo=found["photo"],
             parts=parts,
         )
 
@@ -873,11 +909,13 @@ class DevicePipeline:
         )
         self._color()
         self._paint()
+        for name, _ in _MAPS:
+            ops.download(getattr(b, name), self._staged[name], s)
 
     def _color(self) -> None:
         """Colours of the head model's vertices."""
         b, ops, s = self._b, self._device.ops, self._device.stream
-        crop = b.crop_image(ops)
+        crop = b.crop_image
         # hair, clothes and what covers the face are better left out than painted on the skin
         ops.shown_vertices(b.uncovered, b.skin_pixels, b.visible, self._face_region, b.shown, s)
         self._colors.colors(b.in_camera, b.shown, crop, b.pinhole, b.skin_colors, s)
@@ -914,7 +952,7 @@ class DevicePipeline:
             self._faces,
             self._mirror,
             b.skin_colors,
-            b.crop_image(ops),
+            b.crop_image,
             b.colors,
             s,
         )

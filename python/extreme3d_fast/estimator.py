@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import Camera, angles_from_rotation
-from extreme3d_fast.crop import Crop, HeadSquare, rotation_2d, transform_points, warp_similarity
+from extreme3d_fast.crop import (
+    Crop,
+    HeadSquare,
+    magnification,
+    rotation_2d,
+    transform_points,
+    warp_similarity,
+)
 from extreme3d_fast.detect import FaceDetection, FaceDetector, FaceLandmarks, crop_square
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.foundation import Coefficients, FoundationNetwork
@@ -232,7 +239,7 @@ class FoundationEstimator:
         assert self._fitter is not None
         crop = timed("crop", self._crop)(photo, crop_square(landmarks.points), crop_size)
         points = points_in_crop(landmarks.points, crop.crop_from_image)
-        fit: LandmarkFit = timed("fit", self._fitter.fit)(points, crop_size)
+        fit: LandmarkFit = timed("fit", self._fitter.fit)(points, crop_size, deviations=False)
         warnings = []
         if landmarks.confidence < _MIN_LANDMARK_CONFIDENCE:
             warnings.append(f"face landmarks are not confident ({landmarks.confidence:.2f})")
@@ -273,7 +280,7 @@ class FoundationEstimator:
             focal_log_sigma=_FOCAL_LOG_SIGMA,
         )
         points = points_in_crop(landmarks.points, crop.crop_from_image)
-        fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust)
+        fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust, deviations=False)
         return replace(
             foundation,
             identity=fit.identity,
@@ -300,7 +307,7 @@ class FoundationEstimator:
 
 def points_in_crop(points: Float32, crop_from_image: npt.NDArray[np.float64]) -> Float32:
     """(468, 3) landmarks of the photo in the crop; relative depth scales with the picture."""
-    scale = np.sqrt(np.linalg.det(crop_from_image[:2, :2]))
+    scale = magnification(crop_from_image)
     xy = transform_points(crop_from_image, points[:, :2].astype(np.float64))
     return np.column_stack([xy, scale * points[:, 2]]).astype(np.float32)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32
-from extreme3d_fast.crop import Crop
+from extreme3d_fast.crop import Crop, magnification
 from extreme3d_fast.crop import transform_points as transform_pixels
 from extreme3d_fast.estimator import Foundation
 from extreme3d_fast.head_model import HeadModel
@@ -120,7 +120,7 @@ class FoundationViewer:
 
 def face_height(foundation: Foundation) -> float:
     """Height of the face, hairline to chin, in px of the photo."""
-    scale = np.sqrt(np.linalg.det(foundation.crop_from_image[:2, :2]))
+    scale = magnification(foundation.crop_from_image)
     pose = foundation.camera_from_head
     depth = pose[2, :3] @ FACE_CENTER + pose[2, 3]
     return float(_FACE_MM * foundation.camera.fx / depth / scale)

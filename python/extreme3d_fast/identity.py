@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from extreme3d_fast._arrays import Float32, UInt8, float_array
 from extreme3d_fast.camera import similarity_transform
-from extreme3d_fast.crop import check_image, warp_similarity
+from extreme3d_fast.crop import check_image, magnification, warp_similarity
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoSession
 from extreme3d_fast.pose import network_size
@@ -125,7 +125,7 @@ def _checked_chip(image: UInt8, landmarks68: npt.ArrayLike, size: int) -> npt.ND
     """`chip_from_image` of a face that lies in the image."""
     check_image(image)
     matrix = chip_from_image(landmarks68, size)
-    side = size / float(np.sqrt(np.linalg.det(matrix[:2, :2])))
+    side = size / magnification(matrix)
     height, width = image.shape[:2]
     if side > MAX_CHIP * max(height, width):
         raise ValueError(

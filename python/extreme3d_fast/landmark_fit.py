@@ -76,8 +76,7 @@ class FitSettings:
     focal_log_sigma: float = 0.15  #: points of a face say little about distance: keep it plausible
     huber: float = 2.0  #: deviations from which on a point is doubted
     max_iterations: int = 10
-    #: relative fall of the cost that ends the fit: 0.1 mm from convergence, one iteration less
-    tolerance: float = 1e-3
+    tolerance: float = 1e-5  #: relative fall of the cost that ends the fit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ class LandmarkFit:
         landmark_confidence: (468,) float32 in [0, 1]; 1 where the fit takes a point at its word,
             towards 0 for points that disagree with the rest or that it does not use.
         identity_sigma: (K,) float32 posterior deviation of α; the prior's where the photo says
-            nothing.
+            nothing. Empty where it was not asked for.
         converged: False where the fit was still improving when its iterations ran out.
     """
 
@@ -226,6 +225,7 @@ class LandmarkFitter:
         *,
         prior: FitPrior | None = None,
         trust: npt.ArrayLike | None = None,
+        deviations: bool = True,
     ) -> LandmarkFit:
         """Finds the head, its pose and the camera behind the points.
 
@@ -235,6 +235,7 @@ class LandmarkFitter:
             size: px, side of the square crop, or its (width, height).
             prior: what is known of the head; None: no more than the settings say.
             trust: (468,) in [0, 1], factor on the weight of each point.
+            deviations: whether to find the posterior's, which takes as long as the rest.
 
         Returns:
             The foundation; its camera looks through the middle of the crop, or has the principal
@@ -300,7 +301,14 @@ class LandmarkFitter:
             tolerance=s.tolerance,
         )
         fit = self._core.fit(
-            xy, weights, options, directions=directions, threads=self._threads, **depth, **known
+            xy,
+            weights,
+            options,
+            directions=directions,
+            threads=self._threads,
+            deviations=deviations,
+            **depth,
+            **known,
         )
         return LandmarkFit(
             identity=fit["identity"],

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from extreme3d_fast.crop import warp_similarity
+from extreme3d_fast.crop import letterbox, warp_similarity
 from extreme3d_fast.session import Session
 
 __all__ = ["ASSETS", "OpenNetwork", "PhotoNetwork", "PhotoSession", "normalised"]
@@ -60,6 +60,17 @@ class PhotoNetwork(Protocol):
             float32 array per output name, a row for each square.
         """
 
+    def letterboxed(self, photo: UInt8, size: int) -> dict[str, Float32]:
+        """Runs the network on a whole photo in the middle of a square; see `crop.letterbox`.
+
+        Args:
+            photo: (H, W, 3) uint8 RGB.
+            size: side of the square, px.
+
+        Returns:
+            float32 array per output name, one row each.
+        """
+
 
 OpenNetwork = Callable[[str | Path], PhotoNetwork]
 """Opens the ONNX file of a network."""
@@ -74,6 +85,10 @@ class PhotoSession(Session):
         """See `PhotoNetwork.look`."""
         squares = np.stack([warp_similarity(photo, matrix, size) for matrix in out_from_photo])
         return self.run({"image": normalised(squares, self.metadata)})
+
+    def letterboxed(self, photo: UInt8, size: int) -> dict[str, Float32]:
+        """See `PhotoNetwork.letterboxed`."""
+        return self.run({"image": normalised(letterbox(photo, size)[None], self.metadata)})
 
 
 def normalised(images: NDArray[Any], metadata: Mapping[str, str]) -> Float32:

@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from extreme3d_fast.camera import CAMERA_FROM_FRONTAL_HEAD, Camera, rotation_from_vector
-from extreme3d_fast.crop import HeadSquare, check_image, rotation_2d, warp_similarity
+from extreme3d_fast.crop import (
+    HeadSquare,
+    check_image,
+    magnification,
+    rotation_2d,
+    warp_similarity,
+)
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoNetwork, PhotoSession
 
@@ -63,7 +69,7 @@ class PoseEstimate(NamedTuple):
             A camera whose principal point is the face centre, and camera_from_head (4, 4).
         """
         crop = np.asarray(crop_from_image, np.float64)
-        scale = math.sqrt(abs(np.linalg.det(crop[:2, :2])))
+        scale = magnification(crop)
         roll = math.atan2(crop[1, 0], crop[0, 0]) + self.square.roll
         center = crop[:2, :2] @ self.square.center + crop[:2, 2]
         focal = FOCAL_SIDES * self.square.side * scale

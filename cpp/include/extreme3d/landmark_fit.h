@@ -38,7 +38,7 @@ struct LandmarkFitOptions {
   float expression_min;    // bounds of every η
   float expression_max;
   float huber;         // whitened residual length where the loss turns linear
-  int max_iterations;  // of the joint stage
+  int max_iterations;  // of the joint stage: JᵀJ at most, each for as many steps as it serves
   float tolerance;     // relative decrease of the cost that counts as converged
 };
 
@@ -81,9 +81,9 @@ class LandmarkFitter {
 
   int landmarks() const;
   // Throws std::invalid_argument for non-finite or degenerate input. Same result on any number of
-  // threads.
+  // threads. Without `deviations`, which cost as much as the rest, those of the fit are empty.
   LandmarkFit fit(const LandmarkObservations& seen, const LandmarkFitOptions& options, int threads,
-                  const LandmarkPrior& prior = {}) const;
+                  const LandmarkPrior& prior = {}, bool deviations = true) const;
 
   // Residuals, row-major Jacobian and parameter order [α, ω, t, log f, η] at a given state, for
   // tests: rows as in `fit`, whitened, not robustified, without priors.
