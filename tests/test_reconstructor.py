@@ -293,7 +293,7 @@ def test_unknown_options_are_errors(options):
         e3d.Reconstructor(**options)
 
 
-def no_gpu() -> int:
+def no_gpu(_: int) -> None:
     raise RuntimeError("no CUDA-capable device is detected")
 
 
@@ -301,7 +301,7 @@ def no_gpu() -> int:
     ("module", "said"),
     [
         (None, "EXTREME3D_CUDA=ON"),
-        (SimpleNamespace(create_stream=no_gpu), "no CUDA-capable device"),
+        (SimpleNamespace(set_device=no_gpu), "no CUDA-capable device"),
     ],
     ids=["built without CUDA", "no GPU"],
 )
