@@ -7,7 +7,6 @@ as recorded graphs.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
