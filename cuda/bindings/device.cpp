@@ -171,49 +171,6 @@ void bind_device(nb::module_& m) {
       },
       "stream"_a);
 
-  // Events mark places in a stream; handles as of streams.
-  m.def("create_event", [] {
-    std::uintptr_t handle = 0;
-#if defined(E3D_CUDA)
-    cudaEvent_t e = nullptr;
-    check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "event");
-    handle = reinterpret_cast<std::uintptr_t>(e);
-#endif
-    return handle;
-  });
-  m.def(
-      "destroy_event",
-      [](std::uintptr_t e) {
-#if defined(E3D_CUDA)
-        cudaEventDestroy(reinterpret_cast<cudaEvent_t>(e));
-#else
-        (void)e;
-#endif
-      },
-      "event"_a);
-  m.def(
-      "record_event",
-      [](std::uintptr_t e, std::uintptr_t s) {
-#if defined(E3D_CUDA)
-        check(cudaEventRecord(reinterpret_cast<cudaEvent_t>(e), stream(s)), "event");
-#else
-        (void)e;
-        (void)s;
-#endif
-      },
-      "event"_a, "stream"_a);
-  m.def(
-      "wait_event",
-      [](std::uintptr_t e) {
-#if defined(E3D_CUDA)
-        const nb::gil_scoped_release release;
-        check(cudaEventSynchronize(reinterpret_cast<cudaEvent_t>(e)), "wait for an event");
-#else
-        (void)e;
-#endif
-      },
-      "event"_a);
-
   nb::class_<Graph>(m, "Graph").def("launch", [](const Graph& graph, std::uintptr_t s) {
 #if defined(E3D_CUDA)
     check(cudaGraphLaunch(graph.exec, stream(s)), "launch of a recorded graph");
