@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,3 +107,16 @@ def _twin() -> Device:
         return Device("host")
     except DeviceUnavailable as error:
         pytest.skip(str(error))
+
+
+def test_the_module_and_its_twin_can_be_loaded_together() -> None:
+    pytest.importorskip("extreme3d_fast._cuda")
+    code = (
+        "import numpy as np; from extreme3d_fast import _cuda, _cuda_host;"
+        "print(_cuda.Rasterizer is not _cuda_host.Rasterizer, _cuda_host.Blender(4, 4) is not None)"
+    )
+    _twin()
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["True", "True"]
