@@ -6,8 +6,9 @@ OUT ?= out
 WERROR ?= OFF
 # The module for NVIDIA GPUs takes minutes to compile: here only where there is a GPU. OFF, ON or AUTO
 # (where nvcc is found, as `pip install .` does); for which GPUs, as CMAKE_CUDA_ARCHITECTURES.
-CUDA ?= $(if $(shell command -v nvidia-smi),AUTO,OFF)
-CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,75-real;80-real;86-real;89-real;90)
+GPU := $(shell nvidia-smi -L 2>/dev/null)
+CUDA ?= $(if $(GPU),AUTO,OFF)
+CUDA_ARCHITECTURES ?= $(if $(GPU),native,75-real;80-real;86-real;89-real;90)
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from extreme3d_fast.crop import HeadSquare
 from extreme3d_fast.device import Device
 from extreme3d_fast.device_network import MAX_SQUARES, DeviceNetwork, PhotosOnDevice
+from extreme3d_fast.errors import InvalidImage
 from extreme3d_fast.photo_network import ASSETS, PhotoSession
 
 UInt8 = NDArray[np.uint8]
@@ -59,3 +60,11 @@ def test_answers_stay_when_the_network_is_asked_again(
     kept = first.copy()
     network.letterboxed(np.zeros_like(portrait), 128)
     np.testing.assert_array_equal(first, kept)
+
+
+def test_photos_wider_than_the_device_takes_are_refused(device: Device) -> None:
+    photos = PhotosOnDevice(device)
+    with pytest.raises(InvalidImage, match="32768"):
+        photos.get(np.zeros((1, 32769, 3), np.uint8))
+    small = np.full((2, 3, 3), 7, np.uint8)
+    np.testing.assert_array_equal(device.get(photos.get(small), np.uint8), small)

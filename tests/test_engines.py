@@ -1153,3 +1153,9 @@ def test_compiled_kernels_are_kept(
     gpu = on_gpu(path, device, gpu_cache, runtime="tensorrt_rtx")
     Lane(gpu, device).run(inputs_of(Session(path), 2, rng))
     assert "kernels" in {entry.key.content for entry in gpu_cache.entries()}
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeviceUnavailable, match="EXTREME3D_CACHE"):
+        EngineCache(tmp_path / "file" / "engines")

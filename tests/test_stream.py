@@ -269,3 +269,20 @@ def test_lanes_of_a_device_give_what_one_alone_gives(reconstructor, portrait, ki
         if ours is not None and theirs is not None:
             for name in ("vertices", "faces", "colors", "provenance", "bump", "photo"):
                 np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), name)
+
+
+@pytest.mark.parametrize("frames", ["clip.mp4", b"clip.mp4"])
+def test_a_path_is_no_sequence_of_frames(reconstructor: e3d.Reconstructor, frames: object) -> None:
+    with pytest.raises(TypeError, match="is one"):
+        reconstructor.stream(frames)  # type: ignore[call-overload]
+
+
+def test_a_reconstructor_goes_when_nobody_holds_it() -> None:
+    reconstructor = e3d.Reconstructor(foundation="landmarks", detail="none")
+    gone = weakref.ref(reconstructor)
+    gc.disable()
+    try:
+        del reconstructor
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -117,6 +117,7 @@ void bind_device(nb::module_& m) {
       "upload",
       [](const SourceArray& from, const AnyArray& to, std::uintptr_t s) {
         require_fit(to.nbytes(), from.nbytes());
+        const nb::gil_scoped_release release;
         copy_to_device(const_cast<void*>(to.data()), from.data(), from.nbytes(), stream(s));
       },
       "source"_array, "target"_array, "stream"_a = 0);
@@ -125,6 +126,7 @@ void bind_device(nb::module_& m) {
       [](const AnyArray& from, const AnyHostArray& to, std::uintptr_t s) {
         const std::size_t bytes = to.nbytes();
         require_fit(from.nbytes(), bytes);
+        const nb::gil_scoped_release release;
         copy_to_host(const_cast<void*>(to.data()), from.data(), bytes, stream(s));
       },
       "source"_array, "target"_array, "stream"_a = 0);
@@ -132,6 +134,7 @@ void bind_device(nb::module_& m) {
       "copy",
       [](const AnyArray& from, const AnyArray& to, std::uintptr_t s) {
         require_fit(to.nbytes(), from.nbytes());
+        const nb::gil_scoped_release release;
         copy_on_device(const_cast<void*>(to.data()), from.data(), from.nbytes(), stream(s));
       },
       "source"_array, "target"_array, "stream"_a = 0);

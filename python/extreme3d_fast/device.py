@@ -5,6 +5,7 @@ The twin exists for tests on machines without a GPU: every kernel as a loop over
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from importlib import import_module
@@ -120,11 +121,17 @@ class Device:
         if not self.ops.ON_DEVICE:
             return work
         with RECORDING:
-            self.ops.begin_capture(self.stream)
+            collects = gc.isenabled()
+            gc.disable()  # what it frees on the device would spoil the recording
             try:
-                work()
+                self.ops.begin_capture(self.stream)
+                try:
+                    work()
+                finally:
+                    graph = self.ops.end_capture(self.stream)
             finally:
-                graph = self.ops.end_capture(self.stream)
+                if collects:
+                    gc.enable()
         return lambda: graph.launch(self.stream)
 
 

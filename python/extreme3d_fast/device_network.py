@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from extreme3d_fast.device import Device, DeviceArray
 from extreme3d_fast.device_session import DeviceSession, DeviceTensor
+from extreme3d_fast.errors import InvalidImage
 from extreme3d_fast.session import Session
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "RunBuffers",
 ]
 
+#: Largest side of a photo, px.
+MAX_SIDE = 32768
 #: Squares of a photo that are looked at in one run, and their largest side, px.
 MAX_SQUARES, LARGEST_LOOK = 16, 256
 
@@ -56,8 +59,15 @@ class PhotosOnDevice:
         for known, on_device in self._known:
             if known is photo:
                 return on_device
+        if max(photo.shape) > MAX_SIDE:
+            raise InvalidImage(
+                f"image: on a GPU its sides should be at most {MAX_SIDE} px, are {photo.shape[:2]}"
+            )
         ops, stream = self._device.ops, self._device.stream
         if ops.shape(self._room)[0] < photo.size:
+            self._room = self._in_room = None  # freed before the larger one is had
+            self._known = []
+            self._room = self._device.empty(0, "uint8")
             self._room = self._device.empty(photo.size, "uint8")
         on_device = ops.slice(self._room, 0, photo.size, list(photo.shape))
         ops.upload(np.ascontiguousarray(photo), on_device, stream)
@@ -167,7 +177,6 @@ class DeviceNetwork:
         self.outputs: dict[str, tuple[int | None, ...]] = session.outputs
         self.runtime: str = session.runtime
         self.expect: Callable[..., None] = session.expect
-        self._mean, self._std = float(self.metadata["mean"]), float(self.metadata["std"])
 
     def run(self, feeds: Mapping[str, Float32]) -> dict[str, Float32]:
         """Runs the network on arrays of the host; see `Session.run`."""
@@ -192,8 +201,8 @@ class DeviceNetwork:
             target,
             size,
             inputs=ops.slice(buffers.inputs["image"], 0, count),
-            mean=self._mean,
-            std=self._std,
+            mean=float(self.metadata["mean"]),
+            std=float(self.metadata["std"]),
             stream=stream,
         )
         return self.runner.answers(buffers, count)
@@ -204,7 +213,13 @@ class DeviceNetwork:
         buffers = self._buffers({"image": (1, size, size, 3)})
         square = ops.slice(buffers.inputs["image"], 0, 1, [size, size, 3])
         on_device = self._photos.get(photo)
-        self._letterbox.fit(on_device, square, mean=self._mean, std=self._std, stream=stream)
+        self._letterbox.fit(
+            on_device,
+            square,
+            mean=float(self.metadata["mean"]),
+            std=float(self.metadata["std"]),
+            stream=stream,
+        )
         return self.runner.answers(buffers, 1)
 
     def _buffers(self, shapes: Mapping[str, tuple[int, ...]]) -> RunBuffers:

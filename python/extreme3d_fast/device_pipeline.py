@@ -1,8 +1,8 @@
 """The pipeline on a device, top to bottom: `Reconstructor._reconstruct` on arrays that stay there.
 
-The host waits for the device three times a face: for the window of the face, which shapes the bump
-network's input; for how much is hidden; and for the size of the final mesh. What lies between runs
-as recorded graphs.
+Besides the answers of networks, the host waits for the device four times a face: for the window of
+the face, which shapes the bump network's input; for how much is hidden; for the size of the final
+mesh; and for the face. What lies between runs as recorded graphs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from extreme3d_fast.device_network import (
 )
 from extreme3d_fast.device_references import DeviceReferences, chart_on_device
 from extreme3d_fast.device_session import DeviceSession
-from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.errors import DeviceUnavailable, InvalidModelFile
 from extreme3d_fast.estimator import Foundation, FoundationEstimator
 from extreme3d_fast.face import Face
 from extreme3d_fast.face_chart import CHART_SHAPE, FaceChart
@@ -74,14 +74,17 @@ _PART_MIN_COSINE, _PART_DEPTH_TOLERANCE = 0.15, 1.0
 def device_lanes(
     model: HeadModel, options: PipelineOptions, count: int, kind: DeviceKind = "cuda"
 ) -> list[DevicePipeline]:
-    """Pipelines that share what does not change between them: the networks' weights.
+    """Pipelines that share the networks that can be shared.
 
     Raises:
         DeviceUnavailable: there is no usable GPU, or a package for it is missing.
         ValueError: an option that this pipeline does not have.
     """
     networks = Networks()
-    return [DevicePipeline(model, options, Device(kind), networks) for _ in range(count)]
+    try:
+        return [DevicePipeline(model, options, Device(kind), networks) for _ in range(count)]
+    except MemoryError as error:
+        raise DeviceUnavailable(f"device={kind!r}: {error}; try fewer lanes") from error
 
 
 class Networks:
@@ -113,12 +116,15 @@ class _Recorded:
 
     def __init__(self, device: Device, work: Callable[[], None]) -> None:
         self._device, self._work = device, work
-        self._runs = 0
-        self._launch: Callable[[], None] = work
+        self._ran = False
+        self._launch: Callable[[], None] | None = None
 
     def __call__(self) -> None:
-        self._runs += 1
-        if self._runs == 2:  # whatever is loaded or compiled on first use is there by now
+        if not self._ran:  # what is loaded or compiled on first use cannot be recorded
+            self._work()
+            self._ran = True
+            return
+        if self._launch is None:
             self._launch = self._device.record(self._work)
         self._launch()
 
@@ -267,8 +273,10 @@ class DevicePipeline:
         self.estimator = FoundationEstimator(
             model, mode=options.foundation, open_network=self._open, cut=self._cut
         )
-        bump_network = self._open(options.bump_network or ASSETS / "bump.onnx")
-        self._bump_runner = bump_network.runner
+        bump_network = self._open(
+            ASSETS / "bump.onnx" if options.bump_network is None else options.bump_network
+        )
+        self._bump_runner, self._bump_path = bump_network.runner, bump_network.path
         self._bump_network = BumpNetwork(bump_network.path, open_network=lambda _: bump_network)
         self._similar: SimilarFaces | None = None
         if options.occlusion == "reference" and options.detail != "none":
@@ -305,6 +313,7 @@ class DevicePipeline:
 
     def begin(self) -> None:
         """Before another photo."""
+        self._device.use()
         self._photos.forget()
 
     # === Memory ===
@@ -541,7 +550,7 @@ class DevicePipeline:
         for name in ("bump", "mask"):
             if (answer := tuple(ops.shape(answers[name]))) != (1, 1, *window.shape):
                 raise InvalidModelFile(
-                    f"path: {self._bump_network.name}: expected {name} of shape "
+                    f"path: {self._bump_path}: expected {name} of shape "
                     f"{(1, 1, *window.shape)}, it answers with {answer}"
                 )
         self._maps.input(b.crop_image, b.depth, mm_per_pixel, x, y, buffers.inputs["image"], stream)
@@ -686,7 +695,7 @@ class DevicePipeline:
             np.copyto(found[name], staged[name])
         head, part_colors, bump = found["head"], found["part_colors"], found["filled_bump"]
         if not (np.isfinite(bump).all() and np.isfinite(found["face_probability"]).all()):
-            raise InvalidModelFile(f"path: {self._bump_network.name} answers with NaN or infinity")
+            raise InvalidModelFile(f"path: {self._bump_path} answers with NaN or infinity")
         skin = model.skin_vertex_count
         parts = {}
         for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):

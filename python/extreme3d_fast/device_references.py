@@ -67,8 +67,10 @@ class DeviceReferences:
             if len(self._slot_of) < self._slots:
                 slot = len(self._slot_of)
             else:
-                slot = self._slot_of.popitem(last=False)[1]
+                slot = next(iter(self._slot_of.values()))
             self.relief.store(slot, np.frombuffer(record.tobytes(), np.uint8), self._device.stream)
+            if len(self._slot_of) == self._slots:
+                self._slot_of.popitem(last=False)
             self._slot_of[index] = slot
 
     def keep_all(self) -> None:

@@ -8,6 +8,7 @@ outside, for this thread alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -113,6 +114,7 @@ class DeviceSession(Network):
         if runtime is not None and runtime not in RUNTIMES:
             raise ValueError(f"runtime: expected one of {RUNTIMES}, got {runtime!r}")
         options = onnxruntime.SessionOptions()  # for reading the contract: nothing is run on it
+        options.intra_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._open(path, options)
         self._device, self._gpu = device, device.gpu
@@ -349,7 +351,8 @@ class _Kernels(NamedTuple):
         return self.cache.load(self.key) or b""
 
     def store(self, kernels: bytes) -> None:
-        self.cache.store(self.key, kernels, name=self.network)
+        with contextlib.suppress(OSError):  # a full disk: they are compiled again next time
+            self.cache.store(self.key, kernels, name=self.network)
 
 
 class _Shared:
@@ -433,6 +436,7 @@ class _OnnxRuntime:
         """
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal: errors are raised
+        options.intra_op_num_threads = 1  # there are many sessions, and the GPU does the work
         for axis, size in sizes.items():
             options.add_free_dimension_override_by_name(axis, size)
         provider = {

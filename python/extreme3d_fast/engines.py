@@ -20,6 +20,7 @@ refused: an engine is code. A damaged one is built again. Engines are loaded fro
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -91,12 +92,18 @@ class EngineCache:
 
     Raises:
         UnsafeCache: somebody else owns the folder or may write there.
+        DeviceUnavailable: the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else _default_folder()
-        self.folder.parent.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
-        self.folder.mkdir(exist_ok=True, mode=_FOLDER_MODE)
+        try:
+            self.folder = Path(folder) if folder is not None else _default_folder()
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
+            self.folder.mkdir(exist_ok=True, mode=_FOLDER_MODE)
+        except (OSError, RuntimeError) as error:  # no home, nowhere to write
+            raise DeviceUnavailable(
+                f"folder: engines cannot be kept ({error}); say where in EXTREME3D_CACHE"
+            ) from error
         # Who may write to the folder above could put another one in its place.
         for above in (self.folder.parent, self.folder):
             _check_private(above, os.stat(above))
@@ -296,7 +303,8 @@ def cached_engine(
         capability = target.compute_capability if isinstance(target, Gpu) else target
         ahead = capability if capability in _capabilities(runtime) else None
         engine = build(path, precision=precision, compute_capability=ahead, runtime=runtime)
-        cache.store(key, engine, name=Path(path).stem)
+        with contextlib.suppress(OSError):  # a full disk: it is built again next time
+            cache.store(key, engine, name=Path(path).stem)
     return key, engine
 
 
@@ -375,6 +383,7 @@ def prepared(path: str | Path, *, precision: Precision) -> bytes:
         InvalidModelFile: the file cannot be read, or a weight exceeds half precision.
     """
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     # "Basic" folds constants and stays within ONNX; more would put in operators of its own.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4

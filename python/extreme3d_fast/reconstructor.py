@@ -82,8 +82,8 @@ class Reconstructor:
     threads wait.
 
     Args:
-        device: "cpu", or "cuda" for the current NVIDIA GPU. Its results are the CPU's up to the
-            rounding of its networks; see docs/gpu.md.
+        device: "cpu", or "cuda" for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves. Its
+            results are the CPU's up to the rounding of its networks; see docs/gpu.md.
         threads: threads per stage, 1 to 256; the result is the same for any number.
         lanes: photos that are worked on at once by `reconstruct_batch` and `stream`, 1 to 64, each
             with memory of its own. Only on a GPU; elsewhere the stages' threads use all cores.
@@ -135,7 +135,9 @@ class Reconstructor:
         _check_option("detail", detail, ("network", "shading", "none"))
         _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
-        _check_integer("lanes", lanes, 1, _MAX_LANES if device != "cpu" else 1)
+        _check_integer("lanes", lanes, 1, _MAX_LANES)
+        if device == "cpu" and lanes > 1:
+            raise ValueError(f"lanes are of device='cuda'; of the CPU there is one, not {lanes}")
         _check_integer("crop_size", crop_size, 64, 4096)
         if not isinstance(symmetry, bool):
             raise TypeError(f"symmetry should be True or False, is {symmetry!r}")
@@ -158,7 +160,9 @@ class Reconstructor:
         self.occlusion: FillMethod = occlusion
         self.symmetry = symmetry
         self.head_model = model = head_model or HeadModel.load()
-        self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        # the lanes that are free; None is the pipeline of this file, which is no object of its own
+        # lest it keep this one alive. The last one used is warm.
+        self._lanes: queue.LifoQueue[Lane | None] = queue.LifoQueue()
         if device != "cpu":
             options = PipelineOptions(
                 foundation, crop_size, detail, occlusion, symmetry, bump_network, references
@@ -166,7 +170,7 @@ class Reconstructor:
             for lane in device_lanes(model, options, lanes):
                 self._lanes.put(lane)
             return
-        self._lanes.put(_HostLane(self))
+        self._lanes.put(None)
         self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
         self._bump_network = BumpNetwork(bump_network, threads=threads)
         self._similar: SimilarFaces | None = None
@@ -281,6 +285,8 @@ class Reconstructor:
                 whatever `frames` raises.
         """
         _check_option("missing", missing, ("raise", "none"))
+        if isinstance(frames, (str, bytes)):
+            raise TypeError(f"frames should be a sequence of photos, is one: {frames!r}")
 
         def one(frame: ImageSource) -> Face | None:
             try:
@@ -320,12 +326,13 @@ class Reconstructor:
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
         """A lane that nobody else works in."""
-        lane = self._lanes.get()
+        free = self._lanes.get()
         try:
+            lane = free or _HostLane(self)
             lane.begin()
             yield lane
         finally:
-            self._lanes.put(lane)
+            self._lanes.put(free)
 
     def _main_foundation(
         self, lane: Lane, photo: npt.NDArray[np.uint8], timings: dict[str, float]

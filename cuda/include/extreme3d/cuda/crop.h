@@ -1,6 +1,6 @@
 // crop.h — squares of a photo for the networks and the crop, resampled without aliasing.
 //
-// The device's `warp_similarity` and the detector's letterbox (python/extreme3d_fast/detect.py),
+// The device's `warp_similarity` and the detector's letterbox (python/extreme3d_fast/crop.py),
 // with the rounding of the OpenCV functions that they call there.
 #pragma once
 

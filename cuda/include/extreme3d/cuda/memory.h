@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -15,7 +16,12 @@ namespace e3d::cuda {
 inline void* allocate(std::size_t bytes) {
   void* p = nullptr;
 #if defined(E3D_CUDA)
-  check(cudaMalloc(&p, bytes ? bytes : 1), "cudaMalloc");
+  const cudaError_t status = cudaMalloc(&p, bytes ? bytes : 1);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // or the next launch would report it
+    throw std::bad_alloc();
+  }
+  check(status, "cudaMalloc");
 #else
   p = ::operator new(bytes ? bytes : 1);
 #endif
