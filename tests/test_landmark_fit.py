@@ -251,7 +251,8 @@ def test_bounded_fit_satisfies_the_kkt_conditions() -> None:
     slope[:8] += fit["identity"]
     slope[14] += np.log(fit["focal"] / 1000.0) / 0.3**2
     slope[15:] += eta
-    tolerance = 2e-3 * np.linalg.norm(j, axis=0)  # whitened residuals have length ~10
+    # whitened residuals have length ~10; closer, a step changes the cost by less than its rounding
+    tolerance = 5e-3 * np.linalg.norm(j, axis=0)
     interior = np.ones(20, bool)
     interior[15:] = (eta > 0.0) & (eta < 1.0)
     assert (np.abs(slope) < tolerance)[interior].all()

@@ -96,6 +96,7 @@ class BoxSolver {
     W_.diagonal().array() += damping;
     llt_a_.compute(W_);
     if (llt_a_.info() != Eigen::Success) return false;
+    if (e == 0) return true;  // Eigen does not solve for no columns
     W_ = H.bottomLeftCorner(e, a).transpose();
     llt_a_.matrixL().solveInPlace(W_);
     S_ = H.bottomRightCorner(e, e);
