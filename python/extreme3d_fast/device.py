@@ -9,7 +9,7 @@ import gc
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,6 @@ __all__ = ["RECORDING", "Device", "DeviceArray", "DeviceKind", "Gpu", "gpus"]
 DeviceKind = Literal["cuda", "host"]
 DeviceArray = Any
 """An array in device memory, of any library that speaks DLPack; `Device.empty` makes its own."""
-
-Result = TypeVar("Result")
 
 RECORDING = threading.RLock()
 """Held while a stream is recorded, and by what waits for the whole GPU, as a network's runtime does

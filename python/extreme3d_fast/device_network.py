@@ -64,16 +64,14 @@ class PhotosOnDevice:
                 f"image: on a GPU its sides should be at most {MAX_SIDE} px, are {photo.shape[:2]}"
             )
         ops, stream = self._device.ops, self._device.stream
+        # one photo at a time lives in the room, and nothing holds it while it grows
+        self._known = [k for k in self._known if k[1] is not self._in_room]
+        self._in_room = None
         if ops.shape(self._room)[0] < photo.size:
-            self._room = self._in_room = None  # freed before the larger one is had
-            self._known = []
             self._room = self._device.empty(0, "uint8")
             self._room = self._device.empty(photo.size, "uint8")
-        on_device = ops.slice(self._room, 0, photo.size, list(photo.shape))
+        self._in_room = on_device = ops.slice(self._room, 0, photo.size, list(photo.shape))
         ops.upload(np.ascontiguousarray(photo), on_device, stream)
-        # one photo at a time lives in the room
-        self._known = [k for k in self._known if k[1] is not self._in_room]
-        self._in_room = on_device
         self._known.append((photo, on_device))
         return on_device
 
