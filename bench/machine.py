@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
+import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import extreme3d_fast
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime")
+LOADED = 0.05  # share of the cores that others may use before a number is no headline any more
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, load, system, versions and commit."""
+    """CPU, cores, frequency, load, system, versions and commit."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cores": len(cores()),
+        "frequency_mhz": frequency_mhz(),
+        "load": _load(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {
@@ -31,6 +35,106 @@ def describe() -> dict[str, Any]:
         },
         "commit": _commit(),
     }
+
+
+def cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def pin(threads: int) -> list[int]:
+    """Keeps this process, and those that it starts, on its first `threads` cores; returns them.
+
+    Call it before anything starts threads of its own: those that run already stay where they are.
+    """
+    chosen = cores()[:threads]
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, chosen)
+    return chosen
+
+
+def frequency_mhz() -> float | None:
+    """Mean frequency of the cores now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        values = [float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")]
+    except (OSError, ValueError):
+        return None
+    return round(sum(values) / len(values)) if values else None
+
+
+class Watch:
+    """What the machine did beside a measurement: `with Watch() as watch: ...; watch.report`.
+
+    Others' use of the cores is what they were busy with less the time of this process and of its
+    children that have ended by then. Time that a hypervisor gave to other machines counts as
+    theirs.
+    """
+
+    #: Once done: load before and after, frequency, share of the cores that others used.
+    report: dict[str, Any]
+
+    def __enter__(self) -> Watch:
+        self._before = _load(), _busy_seconds(), _own_seconds(), time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        load, busy, own, started = self._before
+        now = _busy_seconds()
+        others = None
+        if busy is not None and now is not None:
+            spent = now - busy - (_own_seconds() - own)
+            # all cores of the machine: one that is pinned to some is slowed by those beside it too
+            room = (os.cpu_count() or 1) * max(time.perf_counter() - started, 1e-3)
+            others = round(max(spent, 0.0) / room, 3)
+        self.report = {
+            "load_before": load,
+            "load_after": _load(),
+            "others": others,
+            "frequency_mhz": frequency_mhz(),
+        }
+
+
+def is_loaded(watched: Mapping[str, Any]) -> bool:
+    """Whether others used so much of the machine that its numbers are no headline."""
+    others = watched.get("others")
+    return others is None or others > LOADED
+
+
+def headline(text: str, watched: Mapping[str, Any]) -> str:
+    """The line of a report that people quote, with a warning if the machine was loaded."""
+    if not is_loaded(watched):
+        return text
+    others = watched.get("others")
+    used = "an unknown share" if others is None else f"{others:.0%}"
+    return f"LOADED MACHINE, others used {used} of the cores, do not quote: {text}"
+
+
+def _load() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def _busy_seconds() -> float | None:
+    """CPU time of everything on the machine, steal included; None where the system does not say."""
+    try:
+        line = Path("/proc/stat").read_text().splitlines()[0]
+    except OSError:
+        return None
+    user, nice, system, _idle, _wait, irq, soft, steal = (int(n) for n in line.split()[1:9])
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def _cpu() -> str:
