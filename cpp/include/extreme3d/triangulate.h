@@ -1,8 +1,9 @@
 // triangulate.h — constrained Delaunay triangulation of a planar region with integer corners.
 //
 // Insertion after Lawson, constraints by edge flips after Sloan. A fast algorithm for generating
-// constrained Delaunay triangulations. 1993. Orientation is exact (64-bit integers), so the result
-// is a valid triangulation whatever the input; only the Delaunay property uses floating point.
+// constrained Delaunay triangulations. 1993. Orientation is exact (the coordinates' products fit a
+// double), so the result is a valid triangulation whatever the input; only the Delaunay property is
+// rounded.
 #pragma once
 
 #include <cstdint>
