@@ -4,6 +4,9 @@
 #include <Eigen/OrderingMethods>
 #include <Eigen/SparseCholesky>
 #include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -18,12 +21,43 @@ namespace {
 constexpr int kGrain = 2048;
 
 using SparseMatrix = Eigen::SparseMatrix<double, Eigen::ColMajor, int>;
-using Cholesky = Eigen::SimplicialLLT<SparseMatrix, Eigen::Lower, Eigen::NaturalOrdering<int>>;
+// Of the upper triangle: the one that Eigen factorises without a copy.
+using Cholesky = Eigen::SimplicialLLT<SparseMatrix, Eigen::Upper, Eigen::NaturalOrdering<int>>;
 
 bool all_finite(View<const Vec3> x) {
-  for (int i = 0; i < x.n; ++i)
-    if (!std::isfinite(x[i].x + x[i].y + x[i].z)) return false;
-  return true;
+  const float* values = &x.data->x;
+  std::uint32_t most = 0;  // of the bits without the sign: compilers vectorise this
+  for (int i = 0; i < 3 * x.n; ++i)
+    most = std::max(most, std::bit_cast<std::uint32_t>(values[i]) & 0x7fffffffu);
+  return most < std::bit_cast<std::uint32_t>(std::numeric_limits<float>::infinity());
+}
+
+// Right-hand sides, then solutions, of one unknown; the fourth fills a register.
+struct alignas(32) Row {
+  double x[4];
+};
+
+// y -= a x.
+void subtract(double a, const Row& x, Row& y) {
+  for (int d = 0; d < 4; ++d) y.x[d] -= a * x.x[d];
+}
+void divide(double a, Row& x) {
+  for (double& value : x.x) value /= a;
+}
+
+// L Lᵀ x = b for all right-hand sides at once. The diagonal comes first in each column of L.
+void solve_in_place(const SparseMatrix& lower, std::vector<Row>& b) {
+  const int n = static_cast<int>(b.size());
+  const int *start = lower.outerIndexPtr(), *row = lower.innerIndexPtr();
+  const double* value = lower.valuePtr();
+  for (int c = 0; c < n; ++c) {
+    divide(value[start[c]], b[c]);
+    for (int k = start[c] + 1; k < start[c + 1]; ++k) subtract(value[k], b[c], b[row[k]]);
+  }
+  for (int c = n; c-- > 0;) {
+    for (int k = start[c] + 1; k < start[c + 1]; ++k) subtract(value[k], b[row[k]], b[c]);
+    divide(value[start[c]], b[c]);
+  }
 }
 
 // Approximate minimum degree order of the vertices of the region.
@@ -161,55 +195,57 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
   parallel_for(n_vertices, threads, kGrain * 8, [&](int begin, int end) {
     for (int i = begin; i < end; ++i) mirrored[i] = reflect_x(detailed[mirror[i]]);
   });
-  const View<const int> row_view{rows.data(), n};
-  const auto weights_r = cotangent_weights(edges, {mirrored.data(), n_vertices}, row_view, threads);
-  const auto weights_f = cotangent_weights(edges, foundation, row_view, threads);
+  const View<const Vec3> mirrored_view{mirrored.data(), n_vertices};
 
-  // lower triangle of the matrix, by columns, and the right-hand side
+  // upper triangle of the matrix, by columns, and the right-hand side
   SparseMatrix matrix(n, n);
   int* starts = matrix.outerIndexPtr();
   for (int c = 0; c < n; ++c) {
     const int i = rows[c];
     int entries = 1;
-    for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
-      entries += column[edges.neighbors[e]] > c;
+    for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
+      const int r = column[edges.neighbors[e]];
+      entries += r >= 0 && r < c;
+    }
     starts[c + 1] = starts[c] + entries;
   }
   matrix.resizeNonZeros(starts[n]);
-  Eigen::Matrix<double, Eigen::Dynamic, 3> rhs(n, 3);
+  std::vector<Row> rhs(n);
   parallel_for(n, threads, kGrain, [&](int begin, int end) {
     std::vector<std::pair<int, double>> entries;
     for (int c = begin; c < end; ++c) {
       const int i = rows[c];
       const Recovery how = solution.recovery[i];
-      const Vec3* m = how == Recovery::kMirrored ? mirrored.data() : foundation.data;
-      double diagonal = 0.0, b[3] = {0.0, 0.0, 0.0};
+      const View<const Vec3> m = how == Recovery::kMirrored ? mirrored_view : foundation;
+      double diagonal = 0.0;
+      Row b{};
       entries.clear();
       for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e) {
         const int j = edges.neighbors[e];
         const double w =
-            weight_is_mirrored(how, solution.recovery[j]) ? weights_r[e] : weights_f[e];
+            edge_weight(weight_is_mirrored(how, solution.recovery[j]) ? mirrored_view : foundation,
+                        i, j, edges.opposite0[e], edges.opposite1[e]);
         diagonal += w;
-        b[0] += w * (double(m[i].x) - m[j].x);
-        b[1] += w * (double(m[i].y) - m[j].y);
-        b[2] += w * (double(m[i].z) - m[j].z);
+        b.x[0] += w * (double(m[i].x) - m[j].x);
+        b.x[1] += w * (double(m[i].y) - m[j].y);
+        b.x[2] += w * (double(m[i].z) - m[j].z);
         if (column[j] < 0) {
-          b[0] += w * detailed[j].x;
-          b[1] += w * detailed[j].y;
-          b[2] += w * detailed[j].z;
-        } else if (column[j] > c) {
+          b.x[0] += w * detailed[j].x;
+          b.x[1] += w * detailed[j].y;
+          b.x[2] += w * detailed[j].z;
+        } else if (column[j] < c) {
           entries.emplace_back(column[j], -w);
         }
       }
       std::sort(entries.begin(), entries.end());
       int k = starts[c];
-      matrix.innerIndexPtr()[k] = c;
-      matrix.valuePtr()[k++] = diagonal;
       for (const auto& [r, value] : entries) {
         matrix.innerIndexPtr()[k] = r;
         matrix.valuePtr()[k++] = value;
       }
-      for (int d = 0; d < 3; ++d) rhs(c, d) = b[d];
+      matrix.innerIndexPtr()[k] = c;
+      matrix.valuePtr()[k] = diagonal;
+      rhs[c] = b;
     }
   });
 
@@ -218,11 +254,11 @@ SymmetrySolution SoftSymmetrySolver::solve(View<const Vec3> foundation, View<con
   cholesky.factorize(matrix);
   if (cholesky.info() != Eigen::Success)
     throw std::runtime_error("soft symmetry: the Laplacian of the hidden region is not definite");
-  parallel_for(3, threads, 1, [&](int begin, int end) {
-    for (int d = begin; d < end; ++d) rhs.col(d) = cholesky.solve(rhs.col(d)).eval();
-  });
-  for (int c = 0; c < n; ++c)
-    solution.vertices[rows[c]] = {float(rhs(c, 0)), float(rhs(c, 1)), float(rhs(c, 2))};
+  solve_in_place(cholesky.matrixL().nestedExpression(), rhs);
+  for (int c = 0; c < n; ++c) {
+    const auto& [x, y, z, unused] = rhs[c].x;
+    solution.vertices[rows[c]] = {float(x), float(y), float(z)};
+  }
   return solution;
 }
 

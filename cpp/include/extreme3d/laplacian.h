@@ -54,8 +54,4 @@ E3D_HD inline float edge_weight(View<const Vec3> x, int i, int j, int opposite0,
   return cotangent_weight(x[a], x[b], &x[opposite0], opposite1 >= 0 ? &x[opposite1] : nullptr);
 }
 
-// Weights of all directed edges of the rows given, in the order of EdgeRows; other rows stay 0.
-std::vector<float> cotangent_weights(const EdgeRows& edges, View<const Vec3> vertices,
-                                     View<const int> rows, int threads);
-
 }  // namespace e3d
