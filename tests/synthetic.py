@@ -116,6 +116,7 @@ def sew(head: Head, yaw_degrees: float, bump_mm: float = 0.5, threads: int = 1) 
         raster.triangle,
         vertex_of_pixel,
         CAMERA,
+        threads=threads,
     )
     return Sewn(
         head, raster, observed, detailed, symmetry, dense.astype(np.float32), reflected, mesh

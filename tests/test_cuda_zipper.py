@@ -250,16 +250,16 @@ def inputs_of_photo(path: Path) -> Inputs:
     zipper = reconstructor._zipper
 
     class Recorder:
-        def zip(self, *arguments: Any) -> ZipperedMesh:
+        def zip(self, *arguments: Any, threads: int) -> ZipperedMesh:
             calls.append(arguments)
-            return zipper.zip(*arguments)
+            return zipper.zip(*arguments, threads=threads)
 
     reconstructor._zipper = Recorder()  # type: ignore[assignment]
     image = cv2.imread(str(path))
     assert image is not None
     reconstructor.reconstruct(np.ascontiguousarray(image[..., ::-1]))
     model = reconstructor.head_model
-    names = list(Zipper.zip.__annotations__)[:-1]
+    names = list(Zipper.zip.__annotations__)[:-2]  # without the threads and the result
     return {
         "faces": model.faces,
         "mirror": model.mirror[: model.skin_vertex_count],

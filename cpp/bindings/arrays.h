@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -102,10 +103,11 @@ inline Rigid rigid(const Array<float>& a, const char* name) {
 }
 
 // Moves a vector into a NumPy array of the given shape without copying.
-template <class T, class S = T>
-py::array_t<T> take(std::vector<S>&& values, std::vector<py::ssize_t> shape) {
-  auto* owner = new std::vector<S>(std::move(values));
-  py::capsule free_owner(owner, [](void* p) { delete static_cast<std::vector<S>*>(p); });
+template <class T, class Vector>
+py::array_t<T> take(Vector&& values, std::vector<py::ssize_t> shape) {
+  static_assert(!std::is_lvalue_reference_v<Vector>);
+  auto* owner = new Vector(std::move(values));
+  py::capsule free_owner(owner, [](void* p) { delete static_cast<Vector*>(p); });
   return py::array_t<T>(std::move(shape), reinterpret_cast<const T*>(owner->data()), free_owner);
 }
 

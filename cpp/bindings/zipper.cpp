@@ -41,7 +41,7 @@ void bind_zipper(py::module_& m) {
              const Array<std::uint8_t>& recovered, const Array<float>& dense,
              const Array<float>& reflected, const Array<std::uint8_t>& reflected_defined,
              const Array<std::int32_t>& triangle, const Array<std::int32_t>& vertex_of_pixel,
-             float fx, float fy, float cx, float cy) {
+             float fx, float fy, float cx, float cy, int threads) {
             const int n = self.n_vertices();
             const auto d = vec3_view(dense, "dense");
             const auto t = image_view(triangle, "triangle");
@@ -59,7 +59,7 @@ void bind_zipper(py::module_& m) {
             ZipperedMesh mesh;
             {
               const py::gil_scoped_release release;
-              mesh = self.zip(input);
+              mesh = self.zip(input, threads);
             }
             const auto n_out = static_cast<py::ssize_t>(mesh.vertices.size());
             const auto n_faces = static_cast<py::ssize_t>(mesh.faces.size());
@@ -74,7 +74,7 @@ void bind_zipper(py::module_& m) {
           py::arg("dense").noconvert(), py::arg("reflected").noconvert(),
           py::arg("reflected_defined").noconvert(), py::arg("triangle").noconvert(),
           py::arg("vertex_of_pixel").noconvert(), py::arg("fx"), py::arg("fy"), py::arg("cx"),
-          py::arg("cy"));
+          py::arg("cy"), py::arg("threads") = 1);
 }
 
 }  // namespace e3d::bind

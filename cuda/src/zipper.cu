@@ -269,20 +269,13 @@ E3D_KERNEL pixels_kernel(Maps m, ZipperArrays in) {
   atomic_add(&m.pixels[in.triangle[i]], pixel_weight(in.vertex_of_pixel[i]));
 }
 
-// Vertices around which D is at least as dense as R: half as many pixels as faces.
-E3D_HD inline bool is_dense_around(const Maps& m, int v) {
-  int around = 0;
-  for (int i = m.faces_around.offsets[v]; i < m.faces_around.offsets[v + 1]; ++i)
-    around += 2 * m.pixels[m.faces_around.indices[i]] - 1;
-  return around >= 0;
-}
-
 E3D_KERNEL corners_kernel(Maps m, ZipperArrays in) {
   const int v = thread_index();
   if (v >= m.n_vertices()) return;
   const Camera camera{in.pinhole[0], in.pinhole[1], in.pinhole[2],
                       in.pinhole[3], m.width,       m.height};
-  m.usable[v] = in.observed[v] && is_dense_around(m, v) &&
+  m.usable[v] = in.observed[v] &&
+                is_dense_around({m.pixels.data, m.n_faces()}, m.faces_around, v) &&
                 corner_in_image(camera, in.foundation_in_camera[v], &m.corners[v]);
 }
 

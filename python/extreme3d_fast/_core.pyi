@@ -192,6 +192,7 @@ class Zipper:
         fy: typing.SupportsFloat | typing.SupportsIndex,
         cx: typing.SupportsFloat | typing.SupportsIndex,
         cy: typing.SupportsFloat | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> tuple[
         numpy.typing.NDArray[numpy.float32],
         numpy.typing.NDArray[numpy.int32],

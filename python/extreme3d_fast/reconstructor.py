@@ -450,6 +450,7 @@ class Reconstructor:
             raster.triangle,
             dense.vertex_of_pixel,
             camera,
+            threads=threads,
         )
 
         # where every vertex came from, and its colour

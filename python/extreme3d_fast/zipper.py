@@ -71,6 +71,8 @@ class Zipper:
         triangle: npt.ArrayLike,
         vertex_of_pixel: npt.ArrayLike,
         camera: Camera,
+        *,
+        threads: int = 1,
     ) -> ZipperedMesh:
         """Remove from R what D and its reflection cover, clip those to what is left, and stitch.
 
@@ -85,12 +87,13 @@ class Zipper:
             foundation_in_camera: (V, 3) float32, mm, as rasterised to `triangle`.
             observed: (V,) bool, R took its position from D.
             recovered: (V,) bool, solved by soft symmetry.
-            dense: D, (N, 3) float32, mm, head frame.
+            dense: D, (N, 3) float32, mm, head frame, in row-major order of their pixels.
             reflected: Eq. 10, (N, 3) float32, mm, head frame.
             reflected_defined: (N,) bool.
             triangle: (H, W) int32, face of R seen by each pixel, -1 for none.
             vertex_of_pixel: (H, W) int32, vertex of D at each pixel, -1 for none.
             camera: pinhole camera of the crop.
+            threads: number of threads; the result is the same for any.
 
         Raises:
             ValueError: shapes that do not fit, an index out of range.
@@ -109,6 +112,7 @@ class Zipper:
                 index_array("triangle", triangle, shape, -1, self._n_faces),
                 index_array("vertex_of_pixel", vertex_of_pixel, shape, -1, len(d)),
                 *camera.pinhole,
+                threads=threads,
             )
         )
 
@@ -126,6 +130,8 @@ def zip_meshes(
     triangle: npt.ArrayLike,
     vertex_of_pixel: npt.ArrayLike,
     camera: Camera,
+    *,
+    threads: int = 1,
 ) -> ZipperedMesh:
     """Sew once; see `Zipper` for arguments, result and errors."""
     return Zipper(faces, mirror).zip(
@@ -139,4 +145,5 @@ def zip_meshes(
         triangle,
         vertex_of_pixel,
         camera,
+        threads=threads,
     )

@@ -3,6 +3,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
 
 #if defined(__CUDACC__)
 #define E3D_HD __host__ __device__
@@ -44,6 +48,25 @@ E3D_HD inline Vec3 reflect_x(Vec3 a) { return {-a.x, a.y, a.z}; }
 struct Tri {
   std::int32_t v0, v1, v2;
 };
+
+// A vector whose new elements are left as they are: for what is written in full right after.
+template <class T>
+struct LeftAsIs : std::allocator<T> {
+  template <class U>
+  struct rebind {
+    using other = LeftAsIs<U>;
+  };
+  template <class U>
+  void construct(U* p) {
+    ::new (static_cast<void*>(p)) U;
+  }
+  template <class U, class... Args>
+  void construct(U* p, Args&&... args) {
+    ::new (static_cast<void*>(p)) U(std::forward<Args>(args)...);
+  }
+};
+template <class T>
+using Rows = std::vector<T, LeftAsIs<T>>;
 
 // Non-owning array of n elements; passed by value.
 template <class T>

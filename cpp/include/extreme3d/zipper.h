@@ -31,6 +31,16 @@ inline constexpr int kMinIsland = 24;
 // What a pixel adds to the count of its face; a hole more than any ring of faces makes up for.
 E3D_HD inline int pixel_weight(int vertex_of_pixel) { return vertex_of_pixel >= 0 ? 1 : -1000; }
 
+// Vertices around which D is at least as dense as R: half as many pixels as faces (a mesh has half
+// as many vertices as faces), each with a vertex of D. Elsewhere D would only take detail away.
+// pixels: (F,) the weights of each face's pixels.
+E3D_HD inline bool is_dense_around(View<const int> pixels, const CsrView& faces_around, int v) {
+  int around = 0;
+  for (int k = faces_around.offsets[v]; k < faces_around.offsets[v + 1]; ++k)
+    around += 2 * pixels[faces_around.indices[k]] - 1;
+  return around >= 0;
+}
+
 // A vertex of R in the image plane in the rasteriser's units, y up, so that faces turned to the
 // camera are counter-clockwise. False, and no position, outside the image.
 E3D_HD inline bool corner_in_image(const Camera& camera, Vec3 x_in_camera, PlanarPoint* corner) {
@@ -82,6 +92,12 @@ E3D_HD inline bool segments_cross(double ax, double ay, double bx, double by, Pl
 // The segment (a, b) comes within the margin of the square [x0, x0 + kSubPixel] x [y0, ...].
 E3D_HD inline bool near_cell(double x0, double y0, PlanarPoint a, PlanarPoint b) {
   const double x1 = x0 + kSubPixel, y1 = y0 + kSubPixel;
+  // most cells are cleared by how far their centre is from the line: no point of them is further
+  // from it than half a diagonal, 0.71 px
+  constexpr double kReach = kBorderMargin + 0.71 * kSubPixel;
+  const double dx = b.x - a.x, dy = b.y - a.y;
+  const double area2 = side_of_line(a.x, a.y, b.x, b.y, x0 + kSubPixel / 2, y0 + kSubPixel / 2);
+  if (area2 * area2 > kReach * kReach * (dx * dx + dy * dy)) return false;
   if (a.x >= x0 && a.x <= x1 && a.y >= y0 && a.y <= y1) return true;
   const double corners[4][2] = {{x0, y0}, {x1, y0}, {x1, y1}, {x0, y1}};
   for (int k = 0; k < 4; ++k) {
@@ -144,7 +160,7 @@ struct ZipperInput {
   View<const Vec3> foundation_in_camera;       // (V,) as it was rasterised; R lies on the same rays
   View<const std::uint8_t> observed;           // (V,) 1 where R took its position from D
   View<const std::uint8_t> recovered;          // (V,) 1 where soft symmetry solved the vertex
-  View<const Vec3> dense;                      // (N,) D, head frame
+  View<const Vec3> dense;                      // (N,) D, head frame, in row-major order of pixels
   View<const Vec3> reflected;                  // (N,) Eq. 10
   View<const std::uint8_t> reflected_defined;  // (N,)
   ImageView<const int> triangle;               // face of R seen by each pixel, -1 for none
@@ -155,11 +171,11 @@ struct ZipperInput {
 enum class VertexSource : std::uint8_t { kSparse = 0, kDense = 1, kReflected = 2 };
 
 struct ZipperedMesh {
-  std::vector<Vec3> vertices;        // (M,) head frame
-  std::vector<Tri> faces;            // (K,)
-  std::vector<VertexSource> source;  // (M,)
-  std::vector<std::int32_t> index;   // (M,) vertex of R (kSparse) or of D (others)
-  std::vector<std::uint8_t> seam;    // (M,) 1 for vertices of R on a seam
+  Rows<Vec3> vertices;        // (M,) head frame
+  Rows<Tri> faces;            // (K,)
+  Rows<VertexSource> source;  // (M,)
+  Rows<std::int32_t> index;   // (M,) vertex of R (kSparse) or of D (others)
+  Rows<std::uint8_t> seam;    // (M,) 1 for vertices of R on a seam
 };
 
 // Holds the adjacency of the topology.
@@ -170,7 +186,7 @@ class Zipper {
   ~Zipper();
   Zipper(Zipper&&) noexcept;
 
-  ZipperedMesh zip(const ZipperInput& input) const;
+  ZipperedMesh zip(const ZipperInput& input, int threads) const;
 
   int n_vertices() const;
   int n_faces() const;
