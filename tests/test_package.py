@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # From the bottom up: a module imports only from layers below its own. Operations and the network
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
-    {"_core", "errors", "camera", "_arrays"},
+    {"_core", "errors", "camera", "_arrays", "openvino_runner"},
     {
         "_shading",
         "blending",
@@ -61,6 +61,7 @@ LAYERS: list[set[str]] = [
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {
+    "openvino_runner",
     "session",
     "half_precision",
     "engines",
@@ -162,7 +163,7 @@ def test_nothing_unpickles() -> None:
 
 def test_importing_is_quick_and_loads_no_optional_package() -> None:
     heavy = ("torch", "tensorflow", "scipy", "skimage", "trimesh", "matplotlib", "h5py")
-    heavy += ("tensorrt", "tensorrt_rtx")
+    heavy += ("tensorrt", "tensorrt_rtx", "openvino")
     code = f"import sys, extreme3d_fast; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

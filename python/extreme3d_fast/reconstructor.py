@@ -49,9 +49,11 @@ from extreme3d_fast.mesh import (
 )
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes, unfade
+from extreme3d_fast.photo_network import HostNetworks
 from extreme3d_fast.rasterize import Raster, vertex_visibility
 from extreme3d_fast.references import Reference
 from extreme3d_fast.registration import Registration, register_dense
+from extreme3d_fast.session import Runtime
 from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.similar_faces import SimilarFaces
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
@@ -85,6 +87,9 @@ class Reconstructor:
         device: "cpu", or "cuda" for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves. Its
             results are the CPU's up to the rounding of its networks; see docs/gpu.md.
         threads: threads per stage, 1 to 256; the result is the same for any number.
+        runtime: what runs the networks on the CPU: "onnxruntime", or "openvino", an optional
+            package, which rounds to bfloat16 where the processor multiplies it. None is OpenVINO
+            where it is installed and does so, else ONNX Runtime. The attribute tells which it is.
         lanes: photos that are worked on at once by `reconstruct_batch` and `stream`, 1 to 64, each
             with memory of its own. Only on a GPU; elsewhere the stages' threads use all cores.
         head_model: head model to fit; None for the built-in one.
@@ -107,6 +112,7 @@ class Reconstructor:
         FileNotFoundError: there is no file `bump_network` or `references`.
         InvalidModelFile: `bump_network` or `references` is damaged, or not such a file.
         DeviceUnavailable: there is no usable GPU, or a package for it is missing.
+        ImportError: `runtime` is a package that is not installed.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -120,6 +126,7 @@ class Reconstructor:
         *,
         device: DeviceName = "cpu",
         threads: int = 2,
+        runtime: Runtime | None = None,
         lanes: int = 1,
         head_model: HeadModel | None = None,
         foundation: FoundationMode = "auto",
@@ -136,6 +143,10 @@ class Reconstructor:
         _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("lanes", lanes, 1, _MAX_LANES)
+        if runtime is not None:
+            _check_option("runtime", runtime, get_args(Runtime))
+            if device != "cpu":
+                raise ValueError(f"runtime is of device='cpu'; {device!r} finds its own")
         if device == "cpu" and lanes > 1:
             raise ValueError(f"lanes are of device='cuda'; of the CPU there is one, not {lanes}")
         _check_integer("crop_size", crop_size, 64, 4096)
@@ -171,12 +182,14 @@ class Reconstructor:
                 self._lanes.put(lane)
             return
         self._lanes.put(None)
-        self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
-        self._bump_network = BumpNetwork(bump_network, threads=threads)
+        self._networks = HostNetworks(threads=threads, runtime=runtime)
+        open_network = self._networks.open
+        self._estimator = FoundationEstimator(model, mode=foundation, open_network=open_network)
+        self._bump_network = BumpNetwork(bump_network, open_network=open_network)
         self._similar: SimilarFaces | None = None
         if occlusion == "reference" and detail != "none":
             bump_name = self._bump_network.name
-            self._similar = SimilarFaces(references, model, bump_name, threads=threads)
+            self._similar = SimilarFaces(references, model, bump_name, open_network=open_network)
             self._chart = FaceChart(model)
         skin = slice(0, model.skin_vertex_count)
         self._region = recoverable_region(model)
@@ -616,7 +629,7 @@ class _HostLane:
 
     @property
     def runtime(self) -> str:
-        return self._owner._bump_network.runtime
+        return self._owner._networks.runtime
 
     def begin(self) -> None:
         pass
