@@ -11,6 +11,7 @@ void bind_dense(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_mesh(py::module_&);
+void bind_network_maps(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_registration(py::module_&);
 void bind_shading(py::module_&);
@@ -31,6 +32,7 @@ PYBIND11_MODULE(_core, m) {
   bind_mesh(m);
   bind_rasterize(m);
   bind_smooth_depth(m);
+  bind_network_maps(m);
   bind_dense(m);
   bind_sparse(m);
   bind_registration(m);

@@ -192,6 +192,26 @@ def blend_gradients(
 def boundary_loops(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> tuple: ...
+def bump_input(
+    image: numpy.typing.NDArray[numpy.uint8],
+    depth: numpy.typing.NDArray[numpy.float32],
+    mm_per_pixel: typing.SupportsFloat | typing.SupportsIndex,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    channels: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def bump_output(
+    bump: numpy.typing.NDArray[numpy.float32],
+    mask: numpy.typing.NDArray[numpy.float32],
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    weight: numpy.typing.NDArray[numpy.float32],
+    face: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def complete_dense(
     triangle: numpy.typing.NDArray[numpy.int32],
     uv: numpy.typing.NDArray[numpy.float32],
