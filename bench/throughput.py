@@ -276,6 +276,8 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     out = []
     for row in report["rows"]:
         out += [f"lost of {_title(row)}: {name}: {why}" for name, why in row["lost"].items()]
+        if row["lost_ms"]["n"]:
+            out.append(f"  in no time above; to find none took {row['lost_ms']['median']:.0f} ms")
         if row["gpu_memory_mb"]:
             out.append(f"{row['gpu_memory_mb']} MB of the GPU in use after {_title(row)}")
     cold, about = report["cold_start"], report["machine"]

@@ -220,6 +220,7 @@ def test_run_reports_each_size_with_its_losses(ran: tuple[str, dict[str, Any]]) 
         assert list(row["lost"]) == ["blank.png"]
         assert row["latency_ms"]["file"]["n"] == 1
     assert "lost of VGA, 0 % covered: blank.png: no face found" in printed
+    assert printed.count("to find none took") == 2
     assert "skipped: coverings" in printed
 
 
