@@ -206,10 +206,10 @@ class BumpNetwork:
         asked = shown if known_size else counted > 0
         finite = False
         if all(answer.shape == shape for answer in out.values()):
-            maps = (np.ascontiguousarray(out[name][0, 0]) for name in ("bump", "mask"))
+            relief, mask = (np.ascontiguousarray(out[name][0, 0]) for name in ("bump", "mask"))
             row, column = window.corner
             bump, probability, finite = _core.bump_output(
-                *maps, column, row, counted, asked.view(np.uint8), self._threads
+                relief, mask, column, row, counted, asked.view(np.uint8), self._threads
             )
         if not finite:
             raise InvalidModelFile(
