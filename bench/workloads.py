@@ -108,7 +108,12 @@ class Workload:
 
 
 def capture(
-    photo: Any, *, crop_size: int = 500, head: HeadModel | None = None, threads: int = 2
+    photo: Any,
+    *,
+    crop_size: int = 500,
+    head: HeadModel | None = None,
+    threads: int = 2,
+    owner: Reconstructor | None = None,
 ) -> Capture:
     """Reconstruct a photo and keep what its stages were given.
 
@@ -117,14 +122,17 @@ def capture(
         crop_size: px.
         head: head model; None is the built-in one, `bench.heads.head_at` makes others.
         threads: threads per stage.
+        owner: a warm reconstructor of these settings; the raster of its last capture is lost. None
+            makes one.
 
     Raises:
         NoFaceFound: there is no face in the photo.
         NotImplementedError: this revision of the package does not name its stages.
     """
-    extra = {} if head is None else {"head_model": head}
-    owner = Reconstructor(threads=threads, crop_size=crop_size, **extra)
-    owner.reconstruct(photo)  # the raster is written anew into the memory of the last one
+    if owner is None:
+        extra = {} if head is None else {"head_model": head}
+        owner = Reconstructor(threads=threads, crop_size=crop_size, **extra)
+        owner.reconstruct(photo)  # the raster is written anew into the memory of the last one
     with recorder() as stages:
         face = owner.reconstruct(photo)
     model = owner.head_model
