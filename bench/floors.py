@@ -28,8 +28,9 @@ from bench.workloads import Capture, Stage, array_bytes, sizes
 
 _MB = 1 << 20
 WORKING_SETS = tuple(_MB << n for n in range(9))  # 1 to 256 MB, source and target together
-_GEMM = 1536  # rows of the square matrices: 28 MB in float32, long enough to be at the peak
-_TRIES = 5  # the best counts: a floor is what the machine can do
+_GEMM = (512, 1024)  # rows of square matrices: at the peak, and over before others interfere
+_COPIED = 32 * _MB  # in a try, for the same reason
+_TRIES = 20  # the best counts: a floor is what the machine can do
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -52,8 +53,8 @@ class Rates:
             "threads": self.threads,
             "copy_gb_s": {f"{n // _MB} MB": round(b / 1e9, 2) for n, b in self.bandwidth.items()},
             "gemm_gflop_s": {name: round(f / 1e9, 1) for name, f in self.flops.items()},
-            "how": "bytes: np.copyto, a part of the arrays a thread, read + written, best of "
-            f"{_TRIES}; operations: NumPy's matrix product of {_GEMM} rows, best of {_TRIES}",
+            "how": "bytes: np.copyto, a part of the arrays a thread, read + written; "
+            f"operations: NumPy's product of {' or '.join(map(str, _GEMM))} rows; best of {_TRIES}",
         }
 
 
@@ -94,7 +95,7 @@ def measure_rates(threads: int, working_sets: tuple[int, ...] = WORKING_SETS) ->
     return Rates(
         threads,
         {size: copy_bandwidth(size, threads) for size in working_sets},
-        {name: gemm_flops(name) for name in ("float32", "float64")},
+        {name: max(gemm_flops(name, rows) for rows in _GEMM) for name in ("float32", "float64")},
     )
 
 
@@ -103,7 +104,7 @@ def copy_bandwidth(working_set: int, threads: int) -> float:
     n = working_set // 2
     source, target = np.ones(n, np.uint8), np.zeros(n, np.uint8)
     parts = [slice(n * t // threads, n * (t + 1) // threads) for t in range(threads)]
-    loops = max(1, (128 * _MB) // working_set)  # long enough for the clock, short for people
+    loops = max(1, _COPIED // working_set)
     start = Barrier(threads + 1)
 
     def work(part: slice) -> None:
@@ -127,7 +128,7 @@ def copy_bandwidth(working_set: int, threads: int) -> float:
     return 2 * n * loops / best
 
 
-def gemm_flops(dtype: str, rows: int = _GEMM) -> float:
+def gemm_flops(dtype: str, rows: int) -> float:
     """Operations a second of a square matrix product."""
     a = np.random.default_rng(0).random((rows, rows)).astype(dtype)
     out = np.empty_like(a)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,26 +165,30 @@ def make_workloads(captured: Capture) -> tuple[list[Workload], dict[str, str]]:
     return made, left_out
 
 
+_SIZES: dict[str, Callable[[Capture], Any]] = {
+    "pixels": lambda c: c.face.depth.size,
+    "face_pixels": lambda c: np.isfinite(c.face.depth).sum(),
+    "hole_pixels": lambda c: c.face.occlusion.hole.sum(),
+    "vertices": lambda c: len(c.face.foundation),
+    "faces": lambda c: len(c.face.foundation_faces),
+    "dense_vertices": lambda c: len(c["dense"].answer[0]),
+    "hidden_vertices": lambda c: np.count_nonzero(c["soft_symmetry"].answer[1]),
+}
+
+
 def sizes(captured: Capture, name: str) -> Sizes:
     """How much a stage works on: bytes of its arrays, and what is counted of the whole face."""
     stage = captured[name]
-    face = captured.face
     # what is written anew is no input; a photo on disk is
     inputs = [v for k, v in stage.given.items() if k != "out"]
     files = [Path(v) for v in inputs if isinstance(v, (str, Path)) and name == "load"]
     counts = {
         "bytes_in": array_bytes(inputs) + sum(file.stat().st_size for file in files),
         "bytes_out": array_bytes(stage.answer),
-        "pixels": int(face.depth.size),
-        "face_pixels": int(np.isfinite(face.depth).sum()),
-        "hole_pixels": int(face.occlusion.hole.sum()),
-        "vertices": len(face.foundation),
-        "faces": len(face.foundation_faces),
     }
-    if "dense" in captured.stages:
-        counts["dense_vertices"] = len(captured["dense"].answer[0])
-    if "soft_symmetry" in captured.stages:
-        counts["hidden_vertices"] = int((captured["soft_symmetry"].answer[1] > 0).sum())
+    for key, size in _SIZES.items():
+        with suppress(AttributeError, KeyError):  # another revision may not tell
+            counts[key] = int(size(captured))
     return counts
 
 
