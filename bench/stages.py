@@ -7,6 +7,7 @@ how times grow with pixels and vertices, see bench/scaling.py.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -140,7 +141,14 @@ def find_photos(folder: Path | None) -> list[str]:
         data = Path(os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data"))
         folder = data / "paper_photos"
         if not folder.is_dir():
+            if importlib.util.find_spec("skimage") is None:
+                raise SystemExit(
+                    f"no photos in {folder}, and none of scikit-image: --photos DIR, or "
+                    "pip install .[bench]"
+                )
             return [""]
+    if not folder.is_dir():
+        raise SystemExit(f"no folder {folder}")
     # The paper's photos lie among maps named after them: 07.jpg beside 07_mask.png.
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     names = {p.stem for p in found}

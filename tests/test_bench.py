@@ -43,6 +43,20 @@ def test_folder_without_photos_is_refused(tmp_path: Path) -> None:
         stages.find_photos(tmp_path)
 
 
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no folder .*gone"):
+        stages.find_photos(tmp_path / "gone")
+
+
+def test_missing_photos_and_scikit_image_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTREME3D_DATA", str(tmp_path))
+    monkeypatch.setattr(stages.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"pip install \.\[bench\]"):
+        stages.find_photos(None)
+
+
 def test_table_names_the_machine_and_every_stage() -> None:
     report = {
         "machine": machine.describe(),
