@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import gpu, quality, seams, sheet, stages, throughput
+from bench import gpu, peers, quality, seams, sheet, stages, throughput
 
 # Each module has NAME, HELP, add_arguments(parser) and run(options) -> exit status.
-COMMANDS = (stages, throughput, gpu, seams, quality, sheet)
+COMMANDS = (stages, throughput, gpu, seams, quality, sheet, peers)
 
 
 def main() -> int:

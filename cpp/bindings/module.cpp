@@ -10,6 +10,7 @@ void bind_completion(py::module_&);
 void bind_dense(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
+void bind_laplacian(py::module_&);
 void bind_mesh(py::module_&);
 void bind_network_maps(py::module_&);
 void bind_rasterize(py::module_&);
@@ -29,6 +30,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "C++ core of extreme3d_fast";
   bind_head_model(m);
   bind_landmark_fit(m);
+  bind_laplacian(m);
   bind_mesh(m);
   bind_rasterize(m);
   bind_smooth_depth(m);

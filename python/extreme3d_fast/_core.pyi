@@ -11,6 +11,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "EdgeRows",
     "HeadEvaluator",
     "LandmarkFitOptions",
     "LandmarkFitter",
@@ -44,6 +45,28 @@ __all__: list[str] = [
     "vertex_normals",
     "vertex_visibility",
 ]
+
+class EdgeRows:
+    """
+    Edges of a topology, for the cotangent Laplacian.
+    """
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        n_vertices: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def cotangent_weights(
+        self,
+        vertices: numpy.typing.NDArray[numpy.float32],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (E,) float32, in the order of csr().
+        """
+    def csr(self) -> tuple:
+        """
+        (V + 1,) offsets and (E,) neighbours, int32.
+        """
 
 class HeadEvaluator:
     """
