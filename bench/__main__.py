@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import compare, gpu, quality, seams, sheet, stages
+from bench import compare, gpu, quality, readme, seams, sheet, stages
 
 # Each module has NAME, HELP, add_arguments(parser) and run(options) -> exit status.
-COMMANDS = (stages, gpu, seams, quality, sheet, compare)
+COMMANDS = (stages, gpu, seams, quality, sheet, compare, readme)
 
 
 def main() -> int:

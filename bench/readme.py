@@ -1,0 +1,325 @@
+"""Writes the numbers of README.md from the files in bench/results.
+
+README.md marks what is generated, and a function here of the same name writes it:
+
+    <!-- generated: speed -->
+    ...
+    <!-- end -->
+
+To add a region, write a function that takes the results and returns Markdown, name it in REGIONS,
+put its two marks into README.md and run `python -m bench readme`. A test runs `--check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+
+NAME = "readme"
+HELP = "write README's numbers from bench/results, or check them"
+
+README = machine.REPOSITORY / "README.md"
+RESULTS = machine.REPOSITORY / "bench" / "results"
+WIDTH = 132  # characters of a line of README's text
+PAPER_4_2, PAPER_4_3 = "0.6 s", "50 s"  # what the paper says
+AUTHORS_4_3 = "10.5 s"  # docs/reference_comparison.md
+SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+REGION = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
+
+
+class Results(dict[str, Any]):
+    """Files of bench/results by their name without suffix, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Any:
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            raise SystemExit(f"README needs {path}, which is not there")
+        self[name] = json.loads(path.read_text())
+        return self[name]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit status 1 if README is stale"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write README, or say what is stale."""
+    old = README.read_text()
+    new = rendered(old, Results(RESULTS))
+    if options.check and new != old:
+        lines = (old.splitlines(), new.splitlines())
+        print("\n".join(difflib.unified_diff(*lines, "README.md", "bench/results", lineterm="")))
+        print("README.md is stale: run `python -m bench readme`")
+        return 1
+    if new != old:
+        README.write_text(new)
+    return 0
+
+
+def rendered(text: str, results: Mapping[str, Any]) -> str:
+    """The text with its regions written anew.
+
+    Raises:
+        SystemExit: a region of the text has no function, or one has no region.
+    """
+    named = [match[1] for match in REGION.finditer(text)]
+    if sorted(named) != sorted(REGIONS):
+        raise SystemExit(
+            f"README.md marks the regions {named}, bench/readme.py has {list(REGIONS)}"
+        )
+    return REGION.sub(lambda m: f"{m[1]}{m[2]}{REGIONS[m[1]](results).rstrip()}\n", text)
+
+
+# === What the regions are made of ===
+
+
+def text(words: str) -> str:
+    """A paragraph, in lines of README's width."""
+    return textwrap.fill(" ".join(words.split()), WIDTH, break_on_hyphens=False)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; columns of numbers, which are all but the first, stand right."""
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def link(name: str) -> str:
+    """To a file of results."""
+    return f"[{name}.json](bench/results/{name}.json)"
+
+
+def count(n: int) -> str:
+    """`three`, `29`, `122,836`."""
+    return SMALL[n] if n < len(SMALL) else f"{n:,}"
+
+
+def each(values: Iterable[float | None], digits: int) -> str:
+    """`1.0 / 2.6 / -`."""
+    return " / ".join("-" if v is None else f"{v:.{digits}f}" for v in values)
+
+
+def where(report: Mapping[str, Any]) -> str:
+    """Threads and machine of times in words, with a warning if others used it too."""
+    about = report["machine"]
+    cpu = re.sub(r"\(R\)|\(TM\)| Processor| CPU", "", about["cpu"]).strip()
+    threads, cores = count(report["threads"]), count(about["cores"])
+    return f"{threads} threads on {cores} cores ({cpu}, load {about['load']}){caution(report)}"
+
+
+def caution(report: Mapping[str, Any]) -> str:
+    """What to know of times that were taken beside other work; files from before the machine was
+    watched do not say."""
+    watch = report.get("watch")
+    if watch is None or not machine.is_loaded(watch):
+        return ""
+    others = watch["others"]
+    share = "an unknown share" if others is None else f"{others:.0%}"
+    return f" (**loaded machine, others used {share} of the cores: do not quote**)"
+
+
+def lost(value: str, n: int, of: int) -> str:
+    """A value with how many are not in it."""
+    return f"{value} ({n} of {of} lost)" if n else value
+
+
+# === The regions ===
+
+
+def speed(results: Mapping[str, Any]) -> str:
+    """The stages of a reconstruction."""
+    report = results["stages_cpu"]
+    stages = report["stages"]
+    photos = report["photos"] - len(report["failed"])
+    filled = stages["section 4.2"]
+    runs = stages["total"]
+    about = f"""Median and 95th percentile over the {count(photos)} photos of the paper at hand,
+        {count(report["repeat"])} runs each, crops of 500 × 500, results of
+        {count(report["vertices"])} vertices in the median; {where(report)}. Peak memory
+        {report["peak_memory_mb"]:.0f} MB, of which {report["import_memory_mb"]:.0f} MB before the
+        first photo ({link("stages_cpu")})."""
+    sums = f""""section 4.2" is the sum of the stages from holes to filling where something is
+        hidden ({filled["n"]} of the {runs["n"]} runs), for which the paper gives {PAPER_4_2}.
+        "section 4.3" is the sum of the stages from dense mesh to zippering, for which the paper
+        gives {PAPER_4_3}; the authors' released code takes {AUTHORS_4_3} in the median on such a
+        machine."""
+    rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
+    return "\n\n".join([text(about), table(["stage", "p50 ms", "p95 ms"], rows), text(sums)])
+
+
+def gpu(results: Mapping[str, Any]) -> str:
+    """Latency and throughput on a GPU."""
+    report = results["gpu_h200"]
+    total = report["latency"]["stages"]["total"]["p50"]
+    graphs = [us for name, us in report["operations_us"].items() if name.startswith("graph ")]
+    lanes, best = max(report["throughput"].items(), key=lambda item: item[1]["faces_per_s"])
+    return text(
+        f"""On an {report["gpu"]["name"]} a photo takes {total:.1f} ms in the median, of which the
+        geometry takes {sum(graphs) / 1e3:.1f}, and {count(int(lanes))} warm lanes do
+        {best["faces_per_s"]:.0f} faces a second{caution(report)} ([docs/gpu.md](docs/gpu.md),
+        "Measured"; {link("gpu_h200")})."""
+    )
+
+
+def seams(results: Mapping[str, Any]) -> str:
+    """How much the mesh folds where it is sewn."""
+    report = results["seams_cpu"]
+    on, around = report["seam"], report["surroundings"]
+    return text(
+        f"""Seams of the final mesh: the smooth normals at the two ends of an edge differ by
+        {on["p50"]:.2f}° in the median (95th percentile {on["p95"]:.2f}°) along seams, whose edges
+        are those of the head model, and by {around["p50"]:.2f}° ({around["p95"]:.2f}°) around them,
+        where edges are half as long ({link("seams_cpu")})."""
+    )
+
+
+FOUNDATIONS = ("ours", "MediaPipe")
+POSE_BINS = ("0-15", "30-45", "60-75", "75-90")
+
+
+def foundations(results: Mapping[str, Any]) -> str:
+    """Pose and shape beside MediaPipe's."""
+    report = results["quality_cpu"]
+    tables = report["tables"]
+    drift, scans = tables["occlusion"], tables["scans"]
+    shares = list(drift["columns"]["ours"])
+    yaws = list(dict.fromkeys(key.split("/")[0] for key in scans["columns"]["ours"]))
+    mean_face = np.mean([face["mean"] for face in scans["mean face"].values()])
+
+    def drifts(of: str) -> list[str]:
+        cells = [drift["columns"][c].values() for c in FOUNDATIONS]
+        return [each((cell[of]["mean"] for cell in row), 1) for row in cells]
+
+    def turns(column: str) -> str:
+        bins = {b["bin"]: b for b in tables["pose"]["sources"]["rendered scans"][column]}
+        return " / ".join(
+            lost(f"{b['mean']:.1f}", b["lost"], b["n"] + b["lost"])
+            for b in (bins[name] for name in POSE_BINS)
+        )
+
+    def distances(column: str, covered: int) -> str:
+        cells = [scans["columns"][column][f"{yaw}/{covered}"] for yaw in yaws]
+        return " / ".join(
+            lost(f"{c['mean']['mean']:.2f}", c["lost"], c["mean"]["n"] + c["lost"]) for c in cells
+        )
+
+    def same_person(column: str) -> str:
+        views = tables["verification"]["youtube"]["columns"][column]
+        return each((views[view]["auc"] for view in ("clean", "hands")), 3)
+
+    time = tables["time"]
+    networks = f"{time['columns']['ours']['both networks']['median']:.1f}{caution(report)}"
+    rows = [
+        [
+            f"landmark drift with {' / '.join(shares)} % of the face box covered, % of its size",
+            *drifts("drift"),
+        ],
+        ["rotation drift, degrees", *drifts("turn")],
+        [
+            f"photos lost, of {drift['photos']}",
+            *(each((s["lost"] for s in drift["columns"][c].values()), 0) for c in FOUNDATIONS),
+        ],
+        [
+            r"rotation error on rendered scans at \|yaw\| "
+            f"{' / '.join(POSE_BINS).replace('-', '–')}°, degrees",
+            *map(turns, FOUNDATIONS),
+        ],
+        [
+            f"distance to real scans at yaw {' / '.join(yaws)}°, mm (the mean face: "
+            f"{mean_face:.2f})",
+            *(distances(column, 0) for column in FOUNDATIONS),
+        ],
+        ["the same with 30 % covered", *(distances(column, 30) for column in FOUNDATIONS)],
+        [
+            "same person or not by α, ROC-AUC, clean / behind hands",
+            *map(same_person, FOUNDATIONS),
+        ],
+        [f"both networks, ms on {count(time['threads'])} threads", networks, ""],
+    ]
+    return table(["", *FOUNDATIONS], rows)
+
+
+DETAIL = {  # title: column of the relief and authors' tables, and of the mask's
+    "no relief or mask": ("foundation", "no mask"),
+    "first version's rules": ("shading rule", "colour rule"),
+    "shape from shading": ("shading", None),
+    "network": ("network", "network"),
+}
+WHOLE_BAND = 0  # of the bands that bump maps are correlated in, the widest
+
+
+def detail(results: Mapping[str, Any]) -> str:
+    """Relief and face mask of each source."""
+    tables = results["detail_cpu"]["tables"]
+    relief, maps, masks = (tables[name]["columns"] for name in ("relief", "authors", "mask"))
+
+    def normals(column: str) -> str:
+        return f"{relief[column]['all']['angle/gap in the band']['value']['mean']:.2f}"
+
+    def correlation(column: str) -> str:
+        return f"{maps[column][WHOLE_BAND]['median']:.2f}" if column in maps else ""
+
+    def overlap(column: str | None) -> str:
+        if column is None:
+            return ""
+        kinds = ("celebamask", "celebamask, covered")
+        return each((masks[column][kind]["iou"]["mean"] for kind in kinds), 3)
+
+    rows = [
+        [
+            "normals of drawn heads, degrees off all that our foundation lacks",
+            *(normals(column) for column, _ in DETAIL.values()),
+        ],
+        [
+            "correlation with the authors' bump maps",
+            *(correlation(column) for column, _ in DETAIL.values()),
+        ],
+        [
+            "IoU of the face mask, CelebAMask-HQ / with pasted occluders",
+            *(overlap(mask) for _, mask in DETAIL.values()),
+        ],
+    ]
+    return table(["", *DETAIL], rows)
+
+
+FILLS = {  # title: column of the table of holes
+    "references": "references, surface",
+    "one reference, as in the paper": "1 reference, similarity",
+    "mean of all references": "mean face",
+    "smooth": "smooth",
+}
+
+
+def holes(results: Mapping[str, Any]) -> str:
+    """What is put under pasted occluders."""
+    report = results["occlusion_cpu"]["tables"]["holes"]
+    cells = [report["conditions"]["all"][column] for column in FILLS.values()]
+    about = f"""Holes under pasted hands, masks and glasses on {count(report["photos"])} photos,
+        against the bump of the uncovered photo ({link("occlusion_cpu")}; docs/detail.md,
+        "Holes"):"""
+    rows = [
+        ["RMS error, mm", *(f"{cell['rms']['mean']:.3f}" for cell in cells)],
+        ["correlation of fine relief", *(f"{cell['fine']['mean']:.2f}" for cell in cells)],
+    ]
+    return "\n\n".join([text(about), table(["", *FILLS], rows)])
+
+
+REGIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    region.__name__: region for region in (speed, gpu, seams, foundations, detail, holes)
+}

@@ -1,0 +1,124 @@
+"""bench readme: README's numbers are those of bench/results, and a stale README is noticed."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import readme
+
+BUSY = {"others": 0.4}
+QUIET = {"others": 0.01}
+
+
+@pytest.fixture
+def results() -> readme.Results:
+    return readme.Results(readme.RESULTS)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """README with one region, which says what is in answer.json."""
+    (tmp_path / "answer.json").write_text(json.dumps({"n": 42}))
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- generated: answer -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(readme, "README", path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    monkeypatch.setattr(readme, "REGIONS", {"answer": lambda r: f"it is {r['answer']['n']}"})
+    return path
+
+
+def options(check: bool) -> argparse.Namespace:
+    return argparse.Namespace(check=check)
+
+
+def loaded_copy(results: readme.Results, name: str, watch: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**copy.deepcopy(results[name]), "watch": watch}}
+
+
+def test_readme_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    assert readme.run(options(check=True)) == 0, capsys.readouterr().out
+
+
+def test_region_is_written_and_the_rest_stays(toy: Path) -> None:
+    assert readme.run(options(check=False)) == 0
+    expected = "before\n<!-- generated: answer -->\nit is 42\n<!-- end -->\nafter\n"
+    assert toy.read_text() == expected
+    assert readme.run(options(check=True)) == 0
+
+
+def test_check_shows_what_is_stale_and_changes_nothing(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = toy.read_text()
+    assert readme.run(options(check=True)) == 1
+    said = capsys.readouterr().out
+    assert "-old" in said
+    assert "+it is 42" in said
+    assert toy.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["unknown", "answer -->\n\n<!-- end -->\n<!-- generated: answer"])
+def test_regions_are_those_that_have_a_function_each_once(toy: Path, name: str) -> None:
+    toy.write_text(f"<!-- generated: {name} -->\n<!-- end -->\n")
+    with pytest.raises(SystemExit, match="marks the regions"):
+        readme.run(options(check=True))
+
+
+def test_lost_mark_is_noticed(toy: Path) -> None:
+    toy.write_text(toy.read_text().replace("<!-- end -->", ""))
+    with pytest.raises(SystemExit, match="marks the regions"):
+        readme.run(options(check=True))
+
+
+def test_missing_file_of_results_is_named(toy: Path) -> None:
+    (toy.parent / "answer.json").unlink()
+    with pytest.raises(SystemExit, match=r"answer\.json, which is not there"):
+        readme.run(options(check=False))
+
+
+def test_other_numbers_give_another_text(results: readme.Results) -> None:
+    report = copy.deepcopy(results["stages_cpu"])
+    report["stages"]["detect"]["p50"] = 1234.56
+    report["photos"], report["failed"] = 10, {"a": "no face", "b": "no face"}
+    text = readme.speed({"stages_cpu": report})
+    assert "| detect | 1234.6 |" in text
+    assert "the eight photos" in text
+
+
+def test_times_of_a_loaded_machine_are_said_to_be(results: readme.Results) -> None:
+    for name, region in (("stages_cpu", readme.speed), ("quality_cpu", readme.foundations)):
+        assert "others used 40% of the cores" in region(loaded_copy(results, name, BUSY))
+        assert "loaded machine" not in region(loaded_copy(results, name, QUIET))
+
+
+def test_pictures_without_a_result_are_said_beside_the_mean(results: readme.Results) -> None:
+    report = copy.deepcopy(results["quality_cpu"])
+    cell = report["tables"]["scans"]["columns"]["ours"]["60/0"]
+    cell["mean"].update(mean=1.5, n=2)
+    cell["lost"] = 7
+    assert "1.50 (7 of 9 lost)" in readme.foundations({"quality_cpu": report})
+
+
+def test_small_numbers_are_words() -> None:
+    assert [readme.count(n) for n in (0, 2, 10, 11, 122836)] == [
+        "no",
+        "two",
+        "ten",
+        "11",
+        "122,836",
+    ]
+
+
+def test_table_has_numbers_on_the_right_and_empty_cells() -> None:
+    text = readme.table(["", "a", "b"], [["x", "1", ""]])
+    assert text == "| | a | b |\n| --- | ---: | ---: |\n| x | 1 | |"
+
+
+def test_missing_values_are_dashes() -> None:
+    assert readme.each([1.25, None, 3.0], 1) == "1.2 / - / 3.0"
