@@ -29,6 +29,7 @@ from bench.timing import ratios
 NAME = "compare"
 HELP = "speed and results of two revisions, in turn; warns of what got slower"
 
+REPOSITORY = machine.REPOSITORY  # whose revisions are compared
 SIDES = ("base", "head")
 WARN_RATIO = 1.10
 FLOOR_MS = 0.3  # of a stage
@@ -38,6 +39,7 @@ STARTS = 6  # times that each is imported and opened
 LEAST_PAIRS = (
     6  # fewer cannot tell a median from 1: they all lie on one side in 2 * 0.5**n of cases
 )
+OPERATION_ROUNDS = 12
 SAMPLE_MS = 10.0  # an operation is repeated to take this long
 PATIENCE_S = 600.0  # with one answer
 LOG_TAIL = 15  # lines of a dead worker's log that are shown
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         type=Path,
-        default=machine.REPOSITORY / "build" / "compare",
+        default=REPOSITORY / "build" / "compare",
         metavar="DIR",
         help="where builds are kept (default: build/compare)",
     )
@@ -129,11 +131,10 @@ def _term_interrupts() -> Iterator[None]:
 
 def compare(options: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any]:
     """Build both, measure, and make the report."""
-    repository = machine.REPOSITORY
     named = {"base": options.base, "head": options.head}
-    found = {side: revisions.find(repository, name) for side, name in named.items()}
+    found = {side: revisions.find(REPOSITORY, name) for side, name in named.items()}
     if options.head == "HEAD":
-        now = revisions.find(repository, revisions.WORKING_TREE)
+        now = revisions.find(REPOSITORY, revisions.WORKING_TREE)
         if now.sources != found["head"].sources:
             _say("what is not committed is left out; `.` in place of HEAD takes it in")
     defines = [f"EXTREME3D_CUDA={'ON' if options.device == 'cuda' else 'OFF'}"]
@@ -141,7 +142,7 @@ def compare(options: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any
     for side, revision in found.items():
         _say(f"{side}: {revision.title}")
         sites[side] = revisions.build(
-            repository,
+            REPOSITORY,
             revision,
             options.cache,
             defines=defines,
@@ -153,6 +154,9 @@ def compare(options: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any
         with workers(sites, cores, options.threads, options.device) as pair:
             measured = measure(pair, photos, options.rounds)
             memory = {side: round(worker.ask("memory"), 1) for side, worker in pair.items()}
+            operations, without = {}, {}
+            if options.operations:
+                operations, without = measure_operations(pair, measured["fullest"])
     return {
         "command": NAME,
         "machine": machine.describe(),
@@ -172,7 +176,11 @@ def compare(options: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any
             name: judged(pairs, options.floor) for name, pairs in by_stage(measured["ms"]).items()
         },
         "not_in_both": unpaired(measured["ms"]),
-        "start": {name: judged(pairs, START_FLOOR_MS) for name, pairs in started.items()},
+        "operations": {
+            name: judged({"": pairs}, OPERATION_FLOOR_MS) for name, pairs in operations.items()
+        },
+        "operations_missing": without,
+        "start": {name: judged({"": pairs}, START_FLOOR_MS) for name, pairs in started.items()},
         "peak_memory_mb": memory,
         "results": measured["results"],
     }
@@ -284,7 +292,7 @@ print(imported - began, time.perf_counter() - imported)
 
 def start_up(
     sites: Mapping[str, Path], cores: Sequence[int], threads: int, device: str
-) -> dict[str, Pairs]:
+) -> dict[str, list[tuple[float, float]]]:
     """ms that a new process takes to import the package, and to make a reconstructor. Files are in
     the system's cache: the first round does not count."""
     arguments = [str(threads), ",".join(map(str, cores)), device]
@@ -306,7 +314,7 @@ def start_up(
         if round_ >= 0:
             for name, pair in zip(taken, zip(ms["base"], ms["head"], strict=True), strict=True):
                 taken[name].append(pair)
-    return {name: {"": pairs} for name, pairs in taken.items()}
+    return taken
 
 
 def _order(turn: int) -> tuple[str, ...]:
@@ -321,8 +329,8 @@ def measure(pair: Mapping[str, Worker], photos: Sequence[str], rounds: int) -> d
     """Each photo once to warm up and to see what comes out, then `rounds` times against the clock.
 
     Returns:
-        about, of each side; results and failed, by photo; and ms, of each stage by photo, a list of
-        what both sides took one after the other.
+        about, of each side; results and failed, by photo; ms, by photo a list of what both sides
+        took for each stage one after the other; and fullest, the photo of most stages.
     """
     results: dict[str, Any] = {}
     failed: dict[str, dict[str, str]] = {}
@@ -349,7 +357,39 @@ def measure(pair: Mapping[str, Worker], photos: Sequence[str], rounds: int) -> d
         "results": results,
         "failed": failed,
         "ms": ms,
+        "fullest": max(
+            (photo for photo, name in named.items() if name in results),
+            key=lambda photo: len(ms[named[photo]][0]["head"]),
+        ),
     }
+
+
+def measure_operations(
+    pair: Mapping[str, Worker], photo: str
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, dict[str, str]]]:
+    """ms of each core operation that both have, and why a side lacks others. Each side works on
+    what its own pipeline hands to the operation."""
+    names: dict[str, list[str]] = {}
+    missing: dict[str, dict[str, str]] = {}
+    for side, worker in pair.items():
+        try:
+            told = worker.ask("record", photo)
+        except Refused as error:
+            return {}, {side: {"all": str(error)}}
+        names[side], missing[side] = told["names"], told["missing"]
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for name in names["base"]:
+        if name not in names["head"]:
+            continue
+        # warms up, too; as often on both sides
+        once = min(worker.ask("operation", name, 1) for worker in pair.values())
+        loops = max(1, round(SAMPLE_MS / max(once, 1e-4)))
+        taken[name] = []
+        for round_ in range(OPERATION_ROUNDS):
+            ms = {side: pair[side].ask("operation", name, loops) for side in _order(round_)}
+            taken[name].append((ms["base"], ms["head"]))
+    _say(f"{len(taken)} operations")
+    return taken, missing
 
 
 def difference(base: Mapping[str, Any], head: Mapping[str, Any]) -> dict[str, Any]:
@@ -463,7 +503,9 @@ def interval(groups: Sequence[Sequence[float]]) -> tuple[float | None, float | N
 
 
 def _rows(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {**report["start"], **report["stages"]}
+    """All that is judged, by its title."""
+    operations = {f"op {name}": row for name, row in report["operations"].items()}
+    return {**report["start"], **operations, **report["stages"]}
 
 
 def _warned(report: Mapping[str, Any], verdict: str) -> list[str]:
@@ -483,6 +525,8 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(_line(name, row))
     for side, stages in report["not_in_both"].items():
         lines += [f"{name:<16} only in {side}: {_spread(q)} ms" for name, q in stages.items()]
+    for side, missing in report["operations_missing"].items():
+        lines += [f"op {name} not in {side}: {why}" for name, why in missing.items()]
     lines.append(
         "n.s.: the interval of the paired ratio spans 1, or there are fewer than "
         f"{LEAST_PAIRS} pairs; ratio: of the medians"
@@ -561,6 +605,6 @@ def _verdicts(report: Mapping[str, Any]) -> list[str]:
     elif not _warned(report, "slower"):
         lines.append(
             f"nothing is slower by more than {WARN_RATIO - 1:.0%} and {report['floor_ms']} ms "
-            f"({START_FLOOR_MS:.0f} ms of starting)"
+            f"({START_FLOOR_MS:.0f} ms in starting, {OPERATION_FLOOR_MS} ms in an operation)"
         )
     return lines

@@ -28,8 +28,9 @@ class Worker:
 
         self.package = extreme3d_fast
         options = {} if device == "cpu" else {"device": device}
+        self.threads = threads
         self.reconstructor = extreme3d_fast.Reconstructor(threads=threads, **options)
-        self.workloads: dict[str, Any] = {}
+        self.operations: dict[str, Any] = {}
 
     def about(self) -> dict[str, str]:
         """Which package this is."""
@@ -37,11 +38,7 @@ class Worker:
 
     def reconstruct(self, photo: str, with_answer: bool = False) -> dict[str, Any]:
         """ms of a photo, of each stage and in all; with what came out, if asked for."""
-        source: Any = photo
-        if not photo:
-            from bench.machine import astronaut
-
-            source = astronaut()
+        source = _source(photo)
         started = time.perf_counter()
         face = self.reconstructor.reconstruct(source)
         total = 1e3 * (time.perf_counter() - started)
@@ -50,11 +47,34 @@ class Worker:
             done |= {"vertices": face.vertices, "faces": face.faces, "warnings": face.warnings}
         return done
 
+    def record(self, photo: str) -> dict[str, Any]:
+        """Prepares the core operations on a photo: their names, and why others are missing."""
+        from bench.workloads import capture, make_workloads
+
+        made, missing = make_workloads(capture(_source(photo), threads=self.threads))
+        self.operations = {workload.name: workload.call for workload in made}
+        return {"names": list(self.operations), "missing": missing}
+
+    def operation(self, name: str, loops: int) -> float:
+        """ms of a call, the mean of so many."""
+        from bench.timing import milliseconds
+
+        return milliseconds(self.operations[name], loops)
+
     def memory(self) -> float:
         """Peak of this process so far, MB."""
         from bench.stages import peak_memory_mb
 
         return peak_memory_mb()
+
+
+def _source(photo: str) -> Any:
+    """A path; the astronaut for none, as in `stages.find_photos`."""
+    if photo:
+        return photo
+    from bench.machine import astronaut
+
+    return astronaut()
 
 
 def settle() -> None:

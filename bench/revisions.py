@@ -95,11 +95,13 @@ def build(
         BuildFailed: with the end of the log.
     """
     recipe = [revision.sources, sys.version, platform.machine(), *defines, str(isolated)]
+    recipe += [_compiler(), *(os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS"))]
     key = hashlib.sha256("\n".join(recipe).encode()).hexdigest()[:16]
     site, log = cache / key, cache / f"{key}.log"
     if site.is_dir():
         return site
     cache.mkdir(parents=True, exist_ok=True)
+    print(f"building {revision.title}, which takes minutes: {log}", file=sys.stderr, flush=True)
     with (
         worktree(repository, revision.commit) as sources,
         # beside its place, so that it takes it in one step
@@ -130,6 +132,15 @@ def worktree(repository: Path, commit: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(path, ignore_errors=True)
             _git(repository, "worktree", "prune")
+
+
+def _compiler() -> str:
+    """Which compiler CMake will find: a build by another one is no equal."""
+    name = os.environ.get("CXX", "c++")
+    try:
+        return subprocess.run([name, "--version"], capture_output=True, text=True).stdout
+    except OSError:
+        return name
 
 
 def _logged(command: Sequence[str], log: Path) -> int:
