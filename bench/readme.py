@@ -13,6 +13,7 @@ put its two marks into README.md and run `python -m bench readme`. A test runs `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import re
@@ -37,6 +38,10 @@ SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 REGION = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
 
 
+class NoResults(SystemExit):
+    """A file of bench/results is not there."""
+
+
 class Results(dict[str, Any]):
     """Files of bench/results by their name without suffix, read when they are asked for."""
 
@@ -47,7 +52,7 @@ class Results(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            raise SystemExit(f"README needs {path}, which is not there")
+            raise NoResults(f"README needs {path}, which is not there")
         self[name] = json.loads(path.read_text())
         return self[name]
 
@@ -76,13 +81,19 @@ def rendered(text: str, results: Mapping[str, Any]) -> str:
     """The text with its regions written anew.
 
     Raises:
-        SystemExit: a region of the text has no function, or one has no region.
+        SystemExit: a region has no function or stands there twice; one is not there, although its
+            results are.
     """
     named = [match[1] for match in REGION.finditer(text)]
-    if sorted(named) != sorted(REGIONS):
-        raise SystemExit(
-            f"README.md marks the regions {named}, bench/readme.py has {list(REGIONS)}"
-        )
+    if text.count("<!-- generated:") != len(named) or len(set(named)) != len(named):
+        raise SystemExit("README.md marks a region twice, or without its end")
+    for name in named:
+        if name not in REGIONS:
+            raise SystemExit(f"README.md marks the region {name}; there are {', '.join(REGIONS)}")
+    for name in REGIONS:
+        with contextlib.suppress(NoResults):
+            if name not in named and REGIONS[name](results):
+                raise SystemExit(f"README.md marks no region {name}, whose results are there")
     return REGION.sub(lambda m: f"{m[1]}{m[2]}{REGIONS[m[1]](results).rstrip()}\n", text)
 
 
@@ -159,8 +170,17 @@ def speed(results: Mapping[str, Any]) -> str:
         "section 4.3" is the sum of the stages from dense mesh to zippering, for which the paper
         gives {PAPER_4_3}; the authors' released code takes {AUTHORS_4_3} in the median on such a
         machine."""
+    head = ["stage", "p50 ms", "p95 ms"]
     rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
-    return "\n\n".join([text(about), table(["stage", "p50 ms", "p95 ms"], rows), text(sums)])
+    if "rates" in report:
+        head.append("floor ms")
+        rows = [
+            [*row, "" if s.get("floor_ms") is None else f"{s['floor_ms']:.2f}"]
+            for row, s in zip(rows, stages.values(), strict=True)
+        ]
+        sums += """ "floor" is what the bytes moved or the operations would take at the rates that
+            the machine was measured to reach in the same run."""
+    return "\n\n".join([text(about), table(head, rows), text(sums)])
 
 
 def gpu(results: Mapping[str, Any]) -> str:

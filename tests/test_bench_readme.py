@@ -63,17 +63,25 @@ def test_check_shows_what_is_stale_and_changes_nothing(
     assert toy.read_text() == before
 
 
-@pytest.mark.parametrize("name", ["unknown", "answer -->\n\n<!-- end -->\n<!-- generated: answer"])
-def test_regions_are_those_that_have_a_function_each_once(toy: Path, name: str) -> None:
-    toy.write_text(f"<!-- generated: {name} -->\n<!-- end -->\n")
-    with pytest.raises(SystemExit, match="marks the regions"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- generated: other -->\n<!-- end -->\n", "the region other; there are answer"),
+        ("<!-- generated: answer -->\n<!-- end -->\n" * 2, "twice, or without its end"),
+        ("<!-- generated: answer -->\n", "twice, or without its end"),
+        ("nothing\n", "marks no region answer"),
+    ],
+)
+def test_wrong_marks_are_refused(toy: Path, text: str, said: str) -> None:
+    toy.write_text(text)
+    with pytest.raises(SystemExit, match=said):
         readme.run(options(check=True))
 
 
-def test_lost_mark_is_noticed(toy: Path) -> None:
-    toy.write_text(toy.read_text().replace("<!-- end -->", ""))
-    with pytest.raises(SystemExit, match="marks the regions"):
-        readme.run(options(check=True))
+def test_region_may_wait_for_its_results(toy: Path) -> None:
+    toy.write_text("nothing\n")
+    (toy.parent / "answer.json").unlink()
+    assert readme.run(options(check=True)) == 0
 
 
 def test_missing_file_of_results_is_named(toy: Path) -> None:
@@ -122,3 +130,17 @@ def test_table_has_numbers_on_the_right_and_empty_cells() -> None:
 
 def test_missing_values_are_dashes() -> None:
     assert readme.each([1.25, None, 3.0], 1) == "1.2 / - / 3.0"
+
+
+def test_floors_are_shown_once_they_are_measured(results: readme.Results) -> None:
+    report = copy.deepcopy(results["stages_cpu"])
+    report.pop("rates", None)
+    assert "floor" not in readme.speed({"stages_cpu": report})
+    report["rates"] = {}
+    for stage in report["stages"].values():
+        stage.pop("floor_ms", None)
+    report["stages"]["detect"].update(p50=4.0, p95=5.0, floor_ms=0.25)
+    report["stages"]["load"].update(p50=1.0, p95=2.0, floor_ms=None)
+    text = readme.speed({"stages_cpu": report})
+    assert "| detect | 4.0 | 5.0 | 0.25 |" in text
+    assert "| load | 1.0 | 2.0 | |" in text
