@@ -105,9 +105,9 @@ def text(words: str) -> str:
     return textwrap.fill(" ".join(words.split()), WIDTH, break_on_hyphens=False)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; columns of numbers, which are all but the first, stand right."""
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A table, whose first columns are words; those after them are numbers and stand right."""
+    lines = [head, ["---" if i < words else "---:" for i in range(len(head))], *rows]
     return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
@@ -121,17 +121,27 @@ def count(n: int) -> str:
     return SMALL[n] if n < len(SMALL) else f"{n:,}"
 
 
+def number(value: float | None, digits: int) -> str:
+    """`2.60`, `-` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def each(values: Iterable[float | None], digits: int) -> str:
     """`1.0 / 2.6 / -`."""
-    return " / ".join("-" if v is None else f"{v:.{digits}f}" for v in values)
+    return " / ".join(number(value, digits) for value in values)
+
+
+def spread(found: Mapping[str, Any], digits: int) -> str:
+    """`12.3 (11.9–13.0)`: median and quartiles."""
+    median, q1, q3 = (number(found[key], digits) for key in ("median", "q1", "q3"))
+    return f"{median} ({q1}–{q3})"
 
 
 def where(report: Mapping[str, Any]) -> str:
-    """Threads and machine of times in words, with a warning if others used it too."""
+    """Cores and machine of times in words, with a warning if others used it too."""
     about = report["machine"]
     cpu = re.sub(r"\(R\)|\(TM\)| Processor| CPU", "", about["cpu"]).strip()
-    threads, cores = count(report["threads"]), count(about["cores"])
-    return f"{threads} threads on {cores} cores ({cpu}, load {about['load']}){caution(report)}"
+    return f"{count(about['cores'])} cores ({cpu}, load {about['load']}){caution(report)}"
 
 
 def caution(report: Mapping[str, Any]) -> str:
@@ -160,9 +170,12 @@ def speed(results: Mapping[str, Any]) -> str:
     photos = report["photos"] - len(report["failed"])
     filled = stages["section 4.2"]
     runs = stages["total"]
+    # files from before it was written there lack it
+    head = f"a head of {report['head_vertices']:,} vertices, " if "head_vertices" in report else ""
     about = f"""Median and 95th percentile over the {count(photos)} photos of the paper at hand,
-        {count(report["repeat"])} runs each, crops of 500 × 500, results of
-        {count(report["vertices"])} vertices in the median; {where(report)}. Peak memory
+        {count(report["repeat"])} runs each, crops of 500 × 500, {head}results of
+        {count(report["vertices"])} vertices in the median; {count(report["threads"])} threads on
+        {where(report)}. Peak memory
         {report["peak_memory_mb"]:.0f} MB, of which {report["import_memory_mb"]:.0f} MB before the
         first photo ({link("stages_cpu")})."""
     sums = f""""section 4.2" is the sum of the stages from holes to filling where something is
@@ -170,17 +183,17 @@ def speed(results: Mapping[str, Any]) -> str:
         "section 4.3" is the sum of the stages from dense mesh to zippering, for which the paper
         gives {PAPER_4_3}; the authors' released code takes {AUTHORS_4_3} in the median on such a
         machine."""
-    head = ["stage", "p50 ms", "p95 ms"]
+    columns = ["stage", "p50 ms", "p95 ms"]
     rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
     if "rates" in report:
-        head.append("floor ms")
+        columns.append("floor ms")
         rows = [
             [*row, "" if s.get("floor_ms") is None else f"{s['floor_ms']:.2f}"]
             for row, s in zip(rows, stages.values(), strict=True)
         ]
         sums += """ "floor" is what the bytes moved or the operations would take at the rates that
             the machine was measured to reach in the same run."""
-    return "\n\n".join([text(about), table(head, rows), text(sums)])
+    return "\n\n".join([text(about), table(columns, rows), text(sums)])
 
 
 def gpu(results: Mapping[str, Any]) -> str:
@@ -229,14 +242,14 @@ def foundations(results: Mapping[str, Any]) -> str:
     def turns(column: str) -> str:
         bins = {b["bin"]: b for b in tables["pose"]["sources"]["rendered scans"][column]}
         return " / ".join(
-            lost(f"{b['mean']:.1f}", b["lost"], b["n"] + b["lost"])
+            lost(number(b["mean"], 1), b["lost"], b["n"] + b["lost"])
             for b in (bins[name] for name in POSE_BINS)
         )
 
     def distances(column: str, covered: int) -> str:
         cells = [scans["columns"][column][f"{yaw}/{covered}"] for yaw in yaws]
         return " / ".join(
-            lost(f"{c['mean']['mean']:.2f}", c["lost"], c["mean"]["n"] + c["lost"]) for c in cells
+            lost(number(c["mean"]["mean"], 2), c["lost"], c["mean"]["n"] + c["lost"]) for c in cells
         )
 
     def same_person(column: str) -> str:
@@ -340,6 +353,69 @@ def holes(results: Mapping[str, Any]) -> str:
     return "\n\n".join([text(about), table(["", *FILLS], rows)])
 
 
+def throughput(results: Mapping[str, Any]) -> str:
+    """Latency and faces a second by size of photo and covering."""
+    report = results["throughput_cpu"]
+    ms = report["cold_start"]["ms"]
+    threads = count(report["threads"])
+    about = f"""Throughput on {count(report["photos"])} photos in the frames of cameras, as JPEG
+        files, {count(report["rounds"])} rounds, {threads} threads on {where(report)}. "covered" is
+        what pasted cut-outs hide of the face's box, "lost" are photos in which no face was found.
+        The first face comes {ms["start to first face"]["median"] / 1e3:.2f} s after the start of
+        the process, of which {ms["import"]["median"] / 1e3:.2f} s are the import
+        ({link("throughput_cpu")})."""
+    rows = [
+        [
+            row["size"],
+            f"{row['covered_percent']} %",
+            spread(row["latency_ms"]["file"], 0),
+            each((row["latency_ms"]["file"][key] for key in ("p95", "p99")), 0),
+            each((row["faces_per_s"][f"{way} file"]["median"] for way in WAYS), 2),
+            str(len(row["lost"])),
+            number(row["peak_memory_mb"], 0),
+        ]
+        for row in report["rows"]
+    ]
+    head = [
+        "photo",
+        "covered",
+        "ms, median (quartiles)",
+        "p95 / p99",
+        f"faces/s: {' / '.join(WAYS)}",
+    ]
+    return "\n\n".join([text(about), table([*head, "lost", "peak MB"], rows)])
+
+
+WAYS = ("reconstruct", "batch", "stream")
+FASTER = {"we win": "ours", "we lose": "theirs", "even": "neither", "unknown": "-"}
+
+
+def peers(results: Mapping[str, Any]) -> str:
+    """What a user would pick instead, wins and losses alike."""
+    report = results["peers_cpu"]
+    rows, absent = [], {}
+    for name, of_threads in report["comparisons"].items():
+        for threads, held in of_threads.items():
+            absent |= held.get("missing", {})
+            if "failed" in held:
+                absent[name] = held["failed"]
+            for peer, result in held.get("contenders", {}).items():
+                if "ratio" not in result:
+                    continue
+                other = "" if result.get("answer", {}).get("agrees", True) else ", another answer"
+                ratio = f"{spread(result['ratio'], 2)}{caution(held)}"
+                faster = FASTER[result["verdict"]] + other
+                rows.append([name, threads, peer, result["versus"], ratio, faster])
+    about = f"""The same work by others, in turn with ours: their time over ours, where more than 1
+        is slower; {where(report)} ({link("peers_cpu")})."""
+    head = ["work", "threads", "by", "beside", "time over ours (quartiles)", "faster"]
+    parts = [text(about), table(head, rows, words=4)]
+    if absent:
+        parts.append(text(f"Not run: {', '.join(absent)}."))
+    return "\n\n".join(parts)
+
+
 REGIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    region.__name__: region for region in (speed, gpu, seams, foundations, detail, holes)
+    region.__name__: region
+    for region in (speed, gpu, seams, foundations, detail, holes, throughput, peers)
 }

@@ -144,3 +144,60 @@ def test_floors_are_shown_once_they_are_measured(results: readme.Results) -> Non
     text = readme.speed({"stages_cpu": report})
     assert "| detect | 4.0 | 5.0 | 0.25 |" in text
     assert "| load | 1.0 | 2.0 | |" in text
+
+
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "q1": median - 0.5, "q3": median + 0.5, "p95": 90.0, "p99": 99.0}
+
+
+MACHINE = {"cpu": "Intel(R) Xeon(R) Processor", "cores": 2, "load": 0.1}
+
+
+def test_throughput_is_said_by_size_and_covering() -> None:
+    row = {
+        "size": "4K",
+        "covered_percent": 30,
+        "latency_ms": {"file": spread(80.0)},
+        "faces_per_s": {f"{way} file": spread(10.0 + i) for i, way in enumerate(readme.WAYS)},
+        "lost": {"a.jpg": "no face"},
+        "peak_memory_mb": None,
+    }
+    report = {
+        "machine": MACHINE,
+        "watch": BUSY,
+        "threads": 2,
+        "rounds": 3,
+        "photos": 29,
+        "rows": [row],
+        "cold_start": {"ms": {"start to first face": spread(1500.0), "import": spread(250.0)}},
+    }
+    text = " ".join(readme.throughput({"throughput_cpu": report}).split())
+    assert "| 4K | 30 % | 80 (80–80) | 90 / 99 | 10.00 / 11.00 / 12.00 | 1 | - |" in text
+    assert "1.50 s after the start of the process, of which 0.25 s are the import" in text
+    assert "others used 40% of the cores" in text
+
+
+def test_peers_that_win_lose_or_answer_otherwise_are_all_shown() -> None:
+    def contender(ratio: float, verdict: str, agrees: bool) -> dict[str, Any]:
+        answer = {"agrees": agrees}
+        return {"versus": "ours", "ratio": spread(ratio), "verdict": verdict, "answer": answer}
+
+    held = {
+        "contenders": {
+            "ours": {"ms": spread(1.0)},
+            "slow": contender(3.0, "we win", True),
+            "fast": contender(0.75, "we lose", True),
+            "loose": contender(1.0, "even", False),
+        },
+        "missing": {"absent": "not installed"},
+        "watch": QUIET,
+    }
+    failed = {"failed": "its process ended", "watch": QUIET}
+    report = {"machine": MACHINE, "comparisons": {"solve": {"1": held}, "mesh": {"1": failed}}}
+    text = readme.peers({"peers_cpu": report})
+    assert "| solve | 1 | slow | ours | 3.00 (2.50–3.50) | ours |" in text
+    assert "| solve | 1 | fast | ours | 0.75 (0.25–1.25) | theirs |" in text
+    assert "| solve | 1 | loose | ours | 1.00 (0.50–1.50) | neither, another answer |" in text
+    assert "Not run: absent, mesh." in text
+    held["watch"] = BUSY
+    assert "loaded machine" in readme.peers({"peers_cpu": report})
