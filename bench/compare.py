@@ -519,7 +519,7 @@ def _warned(report: Mapping[str, Any], verdict: str) -> list[str]:
 
 def table(report: Mapping[str, Any]) -> str:
     """The report for people: what to know first comes last, where a terminal shows it."""
-    head = f"{'ms: median (quartiles)':<16}{'base':>24}{'head':>24}{'ratio':>7}"
+    head = f"{'ms, quartiles':<16}{'base':>27}{'head':>27}{'ratio':>7}"
     lines = [f"{head}  {'head / base in pairs [95 %]':<36}"]
     for name, row in _rows(report).items():
         lines.append(_line(name, row))
@@ -557,7 +557,7 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
         ratio += f" [{paired['low']:.3f}-{paired['high']:.3f}]"
     word = "" if row["verdict"] == "same" else row["verdict"]
     chance = "" if row["significant"] else "n.s."
-    both = f"{_spread(row['base']):>24}{_spread(row['head']):>24}"
+    both = f"{_spread(row['base']):>27}{_spread(row['head']):>27}"
     line = f"{name:<16}{both}{row['ratio_of_medians']:>7.2f}  {ratio:<36} {word} {chance}"
     return line.rstrip()
 
