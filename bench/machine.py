@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import extreme3d_fast
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime")
 LOADED = 0.05  # share of the cores that others may use before a number is no headline any more
@@ -22,6 +20,8 @@ LOADED = 0.05  # share of the cores that others may use before a number is no he
 
 def describe() -> dict[str, Any]:
     """CPU, cores, frequency, load, system, versions and commit."""
+    import extreme3d_fast  # here, since it brings NumPy, whose threads start before a `pin` then
+
     return {
         "cpu": _cpu(),
         "cores": len(cores()),

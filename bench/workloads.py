@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,12 @@ class Workload:
 
 
 def capture(
-    photo: Any, *, crop_size: int = 500, head: HeadModel | None = None, threads: int = 2
+    photo: Any,
+    *,
+    crop_size: int = 500,
+    head: HeadModel | None = None,
+    threads: int = 2,
+    owner: Reconstructor | None = None,
 ) -> Capture:
     """Reconstruct a photo and keep what its stages were given.
 
@@ -117,14 +122,17 @@ def capture(
         crop_size: px.
         head: head model; None is the built-in one, `bench.heads.head_at` makes others.
         threads: threads per stage.
+        owner: a warm reconstructor of these settings; the raster of its last capture is lost. None
+            makes one.
 
     Raises:
         NoFaceFound: there is no face in the photo.
         NotImplementedError: this revision of the package does not name its stages.
     """
-    extra = {} if head is None else {"head_model": head}
-    owner = Reconstructor(threads=threads, crop_size=crop_size, **extra)
-    owner.reconstruct(photo)  # the raster is written anew into the memory of the last one
+    if owner is None:
+        extra = {} if head is None else {"head_model": head}
+        owner = Reconstructor(threads=threads, crop_size=crop_size, **extra)
+        owner.reconstruct(photo)  # the raster is written anew into the memory of the last one
     with recorder() as stages:
         face = owner.reconstruct(photo)
     model = owner.head_model
@@ -157,26 +165,30 @@ def make_workloads(captured: Capture) -> tuple[list[Workload], dict[str, str]]:
     return made, left_out
 
 
+_SIZES: dict[str, Callable[[Capture], Any]] = {
+    "pixels": lambda c: c.face.depth.size,
+    "face_pixels": lambda c: np.isfinite(c.face.depth).sum(),
+    "hole_pixels": lambda c: c.face.occlusion.hole.sum(),
+    "vertices": lambda c: len(c.face.foundation),
+    "faces": lambda c: len(c.face.foundation_faces),
+    "dense_vertices": lambda c: len(c["dense"].answer[0]),
+    "hidden_vertices": lambda c: np.count_nonzero(c["soft_symmetry"].answer[1]),
+}
+
+
 def sizes(captured: Capture, name: str) -> Sizes:
     """How much a stage works on: bytes of its arrays, and what is counted of the whole face."""
     stage = captured[name]
-    face = captured.face
     # what is written anew is no input; a photo on disk is
     inputs = [v for k, v in stage.given.items() if k != "out"]
     files = [Path(v) for v in inputs if isinstance(v, (str, Path)) and name == "load"]
     counts = {
         "bytes_in": array_bytes(inputs) + sum(file.stat().st_size for file in files),
         "bytes_out": array_bytes(stage.answer),
-        "pixels": int(face.depth.size),
-        "face_pixels": int(np.isfinite(face.depth).sum()),
-        "hole_pixels": int(face.occlusion.hole.sum()),
-        "vertices": len(face.foundation),
-        "faces": len(face.foundation_faces),
     }
-    if "dense" in captured.stages:
-        counts["dense_vertices"] = len(captured["dense"].answer[0])
-    if "soft_symmetry" in captured.stages:
-        counts["hidden_vertices"] = int((captured["soft_symmetry"].answer[1] > 0).sum())
+    for key, size in _SIZES.items():
+        with suppress(AttributeError, KeyError):  # another revision may not tell
+            counts[key] = int(size(captured))
     return counts
 
 

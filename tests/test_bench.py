@@ -11,7 +11,8 @@ from bench import machine, stages
 
 def test_percentiles_are_those_of_the_runs() -> None:
     runs = [{"detect": float(i), "total": 2.0 * i} for i in range(101)]
-    assert stages.summarize(runs)["detect"] == {"p50": 50.0, "p95": 95.0, "n": 101}
+    quartiles = {"median": 50.0, "q1": 25.0, "q3": 75.0, "n": 101}
+    assert stages.summarize(runs)["detect"] == {"p50": 50.0, "p95": 95.0, **quartiles}
 
 
 def test_section_4_3_is_the_sum_of_its_stages_in_each_run() -> None:
@@ -40,6 +41,20 @@ def test_maps_beside_the_photos_are_left_out(tmp_path: Path) -> None:
 def test_folder_without_photos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no photos in"):
         stages.find_photos(tmp_path)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no folder .*gone"):
+        stages.find_photos(tmp_path / "gone")
+
+
+def test_missing_photos_and_scikit_image_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTREME3D_DATA", str(tmp_path))
+    monkeypatch.setattr(stages.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"pip install \.\[bench\]"):
+        stages.find_photos(None)
 
 
 def test_table_names_the_machine_and_every_stage() -> None:

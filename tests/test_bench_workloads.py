@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -14,13 +13,6 @@ from bench import workloads
 from bench.heads import BUILT_IN_LEVEL, head_at
 from bench.workloads import OPERATIONS, Capture, capture, make_workloads
 from extreme3d_fast import HeadModel, reconstructor
-
-
-@pytest.fixture(scope="module")
-def captured(portrait: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Capture:
-    path = tmp_path_factory.mktemp("photo") / "portrait.png"
-    cv2.imwrite(str(path), portrait[:, :, ::-1])
-    return capture(path, crop_size=250, threads=1)
 
 
 @pytest.fixture(scope="module")
