@@ -529,7 +529,8 @@ def table(report: Mapping[str, Any]) -> str:
         lines += [f"op {name} not in {side}: {why}" for name, why in missing.items()]
     lines.append(
         "n.s.: the interval of the paired ratio spans 1, or there are fewer than "
-        f"{LEAST_PAIRS} pairs; ratio: of the medians"
+        f"{LEAST_PAIRS} pairs; ratio: of the medians. Of 20 intervals one is wrong by "
+        "chance: repeat before you believe a lone warning"
     )
     lines += _of_results(report["results"])
     for name, why in report["failed"].items():
@@ -538,8 +539,8 @@ def table(report: Mapping[str, Any]) -> str:
     lines.append(f"peak memory {memory['base']:.0f} MB, then {memory['head']:.0f} MB")
     about, watch = report["machine"], report["watch"]
     lines += [
-        f"{len(report['results'])} of {report['photos']} photos, {report['rounds']} rounds after "
-        f"one to warm up, {report['threads']} threads on as many cores, {report['device']}",
+        f"{len(report['results'])} of {report['photos']} photos, rounds after one to warm up: "
+        f"{report['rounds']}, {report['threads']} threads on as many cores, {report['device']}",
         f"{about['cpu']}, {about['cores']} cores, {watch['frequency_mhz']} MHz, load "
         f"{watch['load_before']} before and {watch['load_after']} after",
         f"base {report['base']['title']}, head {report['head']['title']}",

@@ -15,6 +15,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench import machine
+
 QUIET_MS = 1.0  # nap after which threads that used less than a tenth of it are asleep
 MOST_NAPS = 50
 
@@ -28,7 +30,6 @@ class Worker:
 
         self.package = extreme3d_fast
         options = {} if device == "cpu" else {"device": device}
-        self.threads = threads
         self.reconstructor = extreme3d_fast.Reconstructor(threads=threads, **options)
         self.operations: dict[str, Any] = {}
 
@@ -51,7 +52,7 @@ class Worker:
         """Prepares the core operations on a photo: their names, and why others are missing."""
         from bench.workloads import capture, make_workloads
 
-        made, missing = make_workloads(capture(_source(photo), threads=self.threads))
+        made, missing = make_workloads(capture(_source(photo), owner=self.reconstructor))
         self.operations = {workload.name: workload.call for workload in made}
         return {"names": list(self.operations), "missing": missing}
 
@@ -63,18 +64,12 @@ class Worker:
 
     def memory(self) -> float:
         """Peak of this process so far, MB."""
-        from bench.stages import peak_memory_mb
-
-        return peak_memory_mb()
+        return machine.peak_memory_mb()
 
 
 def _source(photo: str) -> Any:
     """A path; the astronaut for none, as in `stages.find_photos`."""
-    if photo:
-        return photo
-    from bench.machine import astronaut
-
-    return astronaut()
+    return photo or machine.astronaut()
 
 
 def settle() -> None:
