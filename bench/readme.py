@@ -34,6 +34,7 @@ RESULTS = machine.REPOSITORY / "bench" / "results"
 WIDTH = 132  # characters of a line of README's text
 PAPER_4_2, PAPER_4_3 = "0.6 s", "50 s"  # what the paper says
 AUTHORS_4_3 = "10.5 s"  # docs/reference_comparison.md
+QUALITY = ("quality_cpu", "detail_cpu", "occlusion_cpu")
 SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 REGION = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n)(.*?)(?=<!-- end -->)", re.DOTALL)
 
@@ -53,8 +54,11 @@ class Results(dict[str, Any]):
         path = self.folder / f"{name}.json"
         if not path.is_file():
             raise NoResults(f"README needs {path}, which is not there")
-        self[name] = json.loads(path.read_text())
-        return self[name]
+        report = json.loads(path.read_text())
+        if report.get("quick"):
+            raise SystemExit(f"{path} is of a run with --quick, which is not for README")
+        self[name] = report
+        return report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +159,14 @@ def caution(report: Mapping[str, Any]) -> str:
     return f" (**loaded machine, others used {share} of the cores: do not quote**)"
 
 
+def quality(results: Mapping[str, Any], name: str) -> tuple[Any, Any, str]:
+    """A table of `bench quality`, its report and file. All tables may be in the first file."""
+    for file in QUALITY:
+        with contextlib.suppress(NoResults, KeyError):
+            return results[file]["tables"][name], results[file], file
+    raise NoResults(f"README needs the table {name}, which none of {', '.join(QUALITY)} has")
+
+
 def lost(value: str, n: int, of: int) -> str:
     """A value with how many are not in it."""
     return f"{value} ({n} of {of} lost)" if n else value
@@ -228,9 +240,10 @@ POSE_BINS = ("0-15", "30-45", "60-75", "75-90")
 
 def foundations(results: Mapping[str, Any]) -> str:
     """Pose and shape beside MediaPipe's."""
-    report = results["quality_cpu"]
-    tables = report["tables"]
-    drift, scans = tables["occlusion"], tables["scans"]
+    drift, scans, pose, verification = (
+        quality(results, name)[0] for name in ("occlusion", "scans", "pose", "verification")
+    )
+    time, timed, _ = quality(results, "time")
     shares = list(drift["columns"]["ours"])
     yaws = list(dict.fromkeys(key.split("/")[0] for key in scans["columns"]["ours"]))
     mean_face = np.mean([face["mean"] for face in scans["mean face"].values()])
@@ -240,7 +253,7 @@ def foundations(results: Mapping[str, Any]) -> str:
         return [each((cell[of]["mean"] for cell in row), 1) for row in cells]
 
     def turns(column: str) -> str:
-        bins = {b["bin"]: b for b in tables["pose"]["sources"]["rendered scans"][column]}
+        bins = {b["bin"]: b for b in pose["sources"]["rendered scans"][column]}
         return " / ".join(
             lost(number(b["mean"], 1), b["lost"], b["n"] + b["lost"])
             for b in (bins[name] for name in POSE_BINS)
@@ -253,11 +266,10 @@ def foundations(results: Mapping[str, Any]) -> str:
         )
 
     def same_person(column: str) -> str:
-        views = tables["verification"]["youtube"]["columns"][column]
+        views = verification["youtube"]["columns"][column]
         return each((views[view]["auc"] for view in ("clean", "hands")), 3)
 
-    time = tables["time"]
-    networks = f"{time['columns']['ours']['both networks']['median']:.1f}{caution(report)}"
+    networks = f"{time['columns']['ours']['both networks']['median']:.1f}{caution(timed)}"
     rows = [
         [
             f"landmark drift with {' / '.join(shares)} % of the face box covered, % of its size",
@@ -299,8 +311,9 @@ WHOLE_BAND = 0  # of the bands that bump maps are correlated in, the widest
 
 def detail(results: Mapping[str, Any]) -> str:
     """Relief and face mask of each source."""
-    tables = results["detail_cpu"]["tables"]
-    relief, maps, masks = (tables[name]["columns"] for name in ("relief", "authors", "mask"))
+    relief, maps, masks = (
+        quality(results, name)[0]["columns"] for name in ("relief", "authors", "mask")
+    )
 
     def normals(column: str) -> str:
         return f"{relief[column]['all']['angle/gap in the band']['value']['mean']:.2f}"
@@ -341,10 +354,10 @@ FILLS = {  # title: column of the table of holes
 
 def holes(results: Mapping[str, Any]) -> str:
     """What is put under pasted occluders."""
-    report = results["occlusion_cpu"]["tables"]["holes"]
+    report, _, file = quality(results, "holes")
     cells = [report["conditions"]["all"][column] for column in FILLS.values()]
     about = f"""Holes under pasted hands, masks and glasses on {count(report["photos"])} photos,
-        against the bump of the uncovered photo ({link("occlusion_cpu")}; docs/detail.md,
+        against the bump of the uncovered photo ({link(file)}; docs/detail.md,
         "Holes"):"""
     rows = [
         ["RMS error, mm", *(f"{cell['rms']['mean']:.3f}" for cell in cells)],
@@ -353,13 +366,48 @@ def holes(results: Mapping[str, Any]) -> str:
     return "\n\n".join([text(about), table(["", *FILLS], rows)])
 
 
+GROUPS = {  # of photos, as people call them
+    "celebamask": "CelebAMask-HQ",
+    "utkface": "UTKFace",
+    "youtube_faces": "YouTube Faces",
+    "fasseg_profile": "profiles of FASSEG",
+    "masked_people": "people with masks",
+    "paper_photos": "the paper's photos",
+}
+
+
+def completion(results: Mapping[str, Any]) -> str:
+    """How often a photo gives a head, and whether its mesh is whole."""
+    report, _, file = quality(results, "completion")
+
+    def percent(share: Mapping[str, Any]) -> str:
+        if share["value"] is None:
+            return "-"
+        low, value, high = (100 * share[key] for key in ("low", "value", "high"))
+        return f"{value:.1f} ({low:.1f}–{high:.1f})"
+
+    rows = [
+        [
+            GROUPS.get(name, name),
+            str(group["done"]["n"]),
+            *(percent(group[key]) for key in ("done", "valid", "warned")),
+        ]
+        for name, group in report["groups"].items()
+    ]
+    about = f"""Photos of which the face that is meant gave a head, and heads whose mesh is whole:
+        finite, one piece, manifold, oriented, with no degenerate face and one border, on the neck;
+        % and its 95 % interval ({link(file)}):"""
+    head = ["photos", "n", "a head", "whole", "with a warning"]
+    return "\n\n".join([text(about), table(head, rows)])
+
+
 def throughput(results: Mapping[str, Any]) -> str:
     """Latency and faces a second by size of photo and covering."""
     report = results["throughput_cpu"]
     ms = report["cold_start"]["ms"]
     threads = count(report["threads"])
     about = f"""Throughput on {count(report["photos"])} photos in the frames of cameras, as JPEG
-        files, {count(report["rounds"])} rounds, {threads} threads on {where(report)}. "covered" is
+        files, rounds: {report["rounds"]}, {threads} threads on {where(report)}. "covered" is
         what pasted cut-outs hide of the face's box, "lost" are photos in which no face was found.
         The first face comes {ms["start to first face"]["median"] / 1e3:.2f} s after the start of
         the process, of which {ms["import"]["median"] / 1e3:.2f} s are the import
@@ -403,7 +451,8 @@ def peers(results: Mapping[str, Any]) -> str:
                 if "ratio" not in result:
                     continue
                 other = "" if result.get("answer", {}).get("agrees", True) else ", another answer"
-                ratio = f"{spread(result['ratio'], 2)}{caution(held)}"
+                ratio = spread(result["ratio"], 2)
+                ratio += " (loaded machine)" if machine.is_loaded(held["watch"]) else ""
                 faster = FASTER[result["verdict"]] + other
                 rows.append([name, threads, peer, result["versus"], ratio, faster])
     about = f"""The same work by others, in turn with ours: their time over ours, where more than 1
@@ -417,5 +466,5 @@ def peers(results: Mapping[str, Any]) -> str:
 
 REGIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     region.__name__: region
-    for region in (speed, gpu, seams, foundations, detail, holes, throughput, peers)
+    for region in (speed, gpu, seams, foundations, detail, holes, completion, throughput, peers)
 }

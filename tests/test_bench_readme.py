@@ -200,4 +200,28 @@ def test_peers_that_win_lose_or_answer_otherwise_are_all_shown() -> None:
     assert "| solve | 1 | loose | ours | 1.00 (0.50–1.50) | neither, another answer |" in text
     assert "Not run: absent, mesh." in text
     held["watch"] = BUSY
-    assert "loaded machine" in readme.peers({"peers_cpu": report})
+    assert "3.00 (2.50–3.50) (loaded machine)" in readme.peers({"peers_cpu": report})
+
+
+def test_completion_is_said_with_its_interval() -> None:
+    some = {"value": 0.975, "low": 0.9, "high": 0.99, "n": 80}
+    none = {"value": None, "low": None, "high": None, "n": 0}
+    groups = {"utkface": {"done": some, "valid": some, "warned": none}}
+    tables = {"completion": {"groups": groups}}
+    text = readme.completion({"quality_cpu": {"tables": tables}})
+    assert "| UTKFace | 80 | 97.5 (90.0–99.0) | 97.5 (90.0–99.0) | - |" in text
+
+
+def test_tables_of_quality_may_be_in_one_file_or_in_several(results: readme.Results) -> None:
+    tables = {n: t for file in readme.QUALITY[::-1] for n, t in results[file]["tables"].items()}
+    together = {"quality_cpu": {**results["quality_cpu"], "tables": tables}}
+    assert readme.detail(together) == readme.detail(results)
+    assert "[quality_cpu.json]" in readme.holes(together)
+    with pytest.raises(SystemExit, match="the table holes"):
+        readme.holes({file: {"tables": {}} for file in readme.QUALITY})
+
+
+def test_quick_runs_are_not_for_readme(toy: Path) -> None:
+    (toy.parent / "answer.json").write_text(json.dumps({"n": 42, "quick": True}))
+    with pytest.raises(SystemExit, match="--quick"):
+        readme.run(options(check=False))
