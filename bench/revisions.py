@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,8 @@ def build(
         pip += ["--no-warn-conflicts", "--target", str(target)]
         pip += [part for define in defines for part in ("-C", f"cmake.define.{define}")]
         pip += [] if isolated else ["--no-build-isolation"]
-        status = _logged([*pip, str(sources)], log)
+        # pip's own files go with the rest if it is interrupted
+        status = _logged([*pip, str(sources)], log, {**os.environ, "TMPDIR": unfinished})
         if status:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL:])
             raise BuildFailed(f"{revision.title} does not build (all of it: {log}):\n{tail}")
@@ -143,14 +144,19 @@ def _compiler() -> str:
         return name
 
 
-def _logged(command: Sequence[str], log: Path) -> int:
+def _logged(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
     """Exit status of a command that writes to a log; it ends with this process, its children too.
 
     In a session of its own, so that Ctrl-C reaches it through here alone.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
         try:
             return process.wait()

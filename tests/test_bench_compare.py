@@ -438,13 +438,18 @@ time.sleep(600)
 def test_interrupt_ends_a_build_and_leaves_nothing(
     repository: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:
-    mark = tmp_path / "mark"
+    mark, temporary = tmp_path / "mark", tmp_path / "temporary"
+    temporary.mkdir()
     (repository / "cpp" / "backend.py").write_text(SLOW_BACKEND.format(mark=str(mark)))
     (tmp_path / "a.jpg").touch()
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(repository), ".", "."]
         + ["--photos", str(tmp_path), "--cache", str(tmp_path / "cache")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(machine.REPOSITORY), *sys.path])},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(machine.REPOSITORY), *sys.path]),
+            "TMPDIR": str(temporary),
+        },
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -456,6 +461,8 @@ def test_interrupt_ends_a_build_and_leaves_nothing(
     assert said.endswith("compare: interrupted\n")
     assert worktrees(repository) == 1
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".log"]
+    # onnxruntime leaves a file of its own
+    assert not [*temporary.glob("pip-*"), *temporary.glob("extreme3d-*")]
     for _ in range(100):  # whoever adopts it takes a moment to let it go
         if not Path(f"/proc/{mark.read_text()}").exists():
             break
