@@ -65,6 +65,17 @@ def frequency_mhz() -> float | None:
     return round(sum(values) / len(values)) if values else None
 
 
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far."""
+    try:  # VmHWM starts with the program; ru_maxrss may include the parent's at the fork
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 class Watch:
     """What the machine did beside a measurement: `with Watch() as watch: ...; watch.report`.
 

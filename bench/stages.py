@@ -163,7 +163,7 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
     from extreme3d_fast import NoFaceFound, Reconstructor
 
     reconstructor = Reconstructor(threads=threads)
-    import_memory = peak_memory_mb()
+    import_memory = machine.peak_memory_mb()
     timings: list[dict[str, float]] = []
     timed: list[str] = []  # photo of each
     failed: dict[str, str] = {}
@@ -188,7 +188,7 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
         "failed": failed,
         "vertices": int(np.median(vertices)) if vertices else 0,
         "import_memory_mb": round(import_memory, 1),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_memory_mb": round(machine.peak_memory_mb(), 1),
     }
 
 
@@ -215,19 +215,6 @@ def count(photos: Sequence[str], threads: int) -> dict[str, Any]:
             for photo, of_photo in counts.items()
         },
     }
-
-
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far."""
-    try:  # VmHWM starts with the program; ru_maxrss may include the parent's at the fork
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def of_section_4_2(timings: Mapping[str, float]) -> float | None:
