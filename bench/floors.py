@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,15 @@ _GEMM = (512, 1024)  # rows of square matrices: at the peak, and over before oth
 _COPIED = 32 * _MB  # in a try, for the same reason
 _TRIES = 20  # the best counts: a floor is what the machine can do
 Shapes = tuple[tuple[int, ...], ...]
+
+
+class Run(NamedTuple):
+    """A run of a network."""
+
+    path: Path
+    names: tuple[str, ...]  #: of its inputs
+    shapes: Shapes
+    precision: str  #: of its products
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class Rates:
             "copy_gb_s": {f"{n // _MB} MB": round(b / 1e9, 2) for n, b in self.bandwidth.items()},
             "gemm_gflop_s": {name: round(f / 1e9, 1) for name, f in self.flops.items()},
             "how": "bytes: np.copyto, a part of the arrays a thread, read + written; "
-            f"operations: NumPy's product of {' or '.join(map(str, _GEMM))} rows; best of {_TRIES}",
+            f"operations: product of {' or '.join(map(str, _GEMM))} rows, NumPy's, in bfloat16 "
+            f"OpenVINO's; best of {_TRIES}",
         }
 
 
@@ -89,14 +99,21 @@ def best_of(first: Rates, second: Rates) -> Rates:
     )
 
 
-def measure_rates(threads: int, working_sets: tuple[int, ...] = WORKING_SETS) -> Rates:
+def measure_rates(
+    threads: int, working_sets: tuple[int, ...] = WORKING_SETS, *, bfloat16: bool = False
+) -> Rates:
     """Copies and matrix products with so many threads; pin the process before NumPy is imported,
-    which takes as many threads for products as it finds cores."""
-    return Rates(
-        threads,
-        {size: copy_bandwidth(size, threads) for size in working_sets},
-        {name: max(gemm_flops(name, rows) for rows in _GEMM) for name in ("float32", "float64")},
-    )
+    which takes as many threads for products as it finds cores.
+
+    Args:
+        threads: of all that is measured.
+        working_sets: bytes.
+        bfloat16: measure those products too, which needs OpenVINO.
+    """
+    flops = {name: max(gemm_flops(name, rows) for rows in _GEMM) for name in ("float32", "float64")}
+    if bfloat16:
+        flops["bfloat16"] = max(bfloat16_flops(rows, threads) for rows in _GEMM)
+    return Rates(threads, {size: copy_bandwidth(size, threads) for size in working_sets}, flops)
 
 
 def copy_bandwidth(working_set: int, threads: int) -> float:
@@ -136,6 +153,24 @@ def gemm_flops(dtype: str, rows: int) -> float:
     for _ in range(_TRIES):
         began = time.perf_counter()
         np.matmul(a, a, out=out)
+        best = min(best, time.perf_counter() - began)
+    return 2 * rows**3 / best
+
+
+def bfloat16_flops(rows: int, threads: int) -> float:
+    """Operations a second of OpenVINO's square matrix product in bfloat16."""
+    import openvino
+    from openvino import opset13 as ops
+
+    matrix = np.random.default_rng(0).random((rows, rows)).astype(np.float32)
+    given = ops.parameter([rows, rows], np.float32)
+    model = openvino.Model([ops.matmul(given, ops.constant(matrix), False, False)], [given])
+    options = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    best = np.inf
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        request.infer({0: matrix}, share_inputs=True)
         best = min(best, time.perf_counter() - began)
     return 2 * rows**3 / best
 
@@ -200,12 +235,14 @@ def _network(stage: Stage, whole: tuple[str, ...]) -> Count:
     with recorded_runs() as runs:
         stage()
     flops = moved = 0
-    for path, names, shapes in runs:
-        operations, weights = network_work(path, names, shapes)
+    for run in runs:
+        operations, weights = network_work(run.path, run.names, run.shapes)
         flops += operations
-        moved += weights + 4 * sum(int(np.prod(shape)) for shape in shapes)
+        moved += weights + 4 * sum(int(np.prod(shape)) for shape in run.shapes)
     moved += sum(array_bytes(stage.given[name]) for name in whole) + array_bytes(stage.answer)
-    return Count(moved, f"products of the layers, {len(runs)} runs", flops)
+    precision = runs[0].precision if runs else "float32"
+    why = f"products of the layers, {len(runs)} runs, {precision}"
+    return Count(moved, why, flops, precision)
 
 
 def _load(c: Capture) -> Count | str:
@@ -408,15 +445,19 @@ def factor_columns(unknown: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def recorded_runs() -> Iterator[list[tuple[Path, tuple[str, ...], Shapes]]]:
-    """File, input names and shapes of each network that is run within."""
+def recorded_runs() -> Iterator[list[Run]]:
+    """What is run of networks within."""
     from extreme3d_fast.session import Session
 
-    runs: list[tuple[Path, tuple[str, ...], Shapes]] = []
+    runs: list[Run] = []
     run = Session.run
 
     def recording(self: Session, feeds: Mapping[str, Any]) -> Any:
-        runs.append((self.path, tuple(feeds), tuple(array.shape for array in feeds.values())))
+        # revisions before OpenVINO have no `runtime`
+        bfloat16 = getattr(self, "runtime", "").endswith("bf16")
+        shapes = tuple(array.shape for array in feeds.values())
+        precision = "bfloat16" if bfloat16 else "float32"
+        runs.append(Run(self.path, tuple(feeds), shapes, precision))
         return run(self, feeds)
 
     Session.run = recording  # type: ignore[method-assign]

@@ -11,7 +11,16 @@ import pytest
 from tiny_networks import METADATA, write_chain
 
 from bench import floors
-from bench.floors import Count, Floor, Rates, factor_columns, floor, network_work, recorded_runs
+from bench.floors import (
+    Count,
+    Floor,
+    Rates,
+    Run,
+    factor_columns,
+    floor,
+    network_work,
+    recorded_runs,
+)
 from bench.workloads import OPERATIONS, Capture, sizes
 from extreme3d_fast.session import Session
 
@@ -97,9 +106,20 @@ def test_every_run_of_a_network_is_recorded(tmp_path: Path) -> None:
     with recorded_runs() as runs:
         for side in (2, 3):
             session.run({"image": np.zeros((1, 1, side, side), np.float32)})
-    assert runs == [(path, ("image",), ((1, 1, side, side),)) for side in (2, 3)]
+    shapes = [((1, 1, side, side),) for side in (2, 3)]
+    assert runs == [Run(path, ("image",), shape, "float32") for shape in shapes]
     session.run({"image": np.zeros((1, 1, 2, 2), np.float32)})
     assert len(runs) == 2  # no longer
+
+
+def test_products_in_bfloat16_are_counted_as_such(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    path = write_chain(tmp_path / "chain.onnx", [np.ones((1, 1, 1, 1))], metadata=METADATA)
+    session = Session(path, threads=1, runtime="openvino")
+    with recorded_runs() as runs:
+        session.run({"image": np.zeros((1, 1, 2, 2), np.float32)})
+    assert runs[0].precision == ("bfloat16" if "bf16" in session.runtime else "float32")
+    assert floors.bfloat16_flops(64, 1) > 1e6
 
 
 # === Cholesky ===
