@@ -183,9 +183,9 @@ def test_networks_are_counted_by_their_layers(captured: Capture) -> None:
     once, twice = (floors.count_of(captured, name) for name in ("foundation", "pose"))
     assert isinstance(once, Count)
     assert isinstance(twice, Count)
-    assert once.why.endswith("1 runs")
-    assert twice.why.endswith("2 runs")
-    assert floor(once, Rates(1, {MB: 1e10}, {"float32": 1e11})).bound == "ops"
+    assert "1 runs" in once.why
+    assert "2 runs" in twice.why
+    assert floor(once, Rates(1, {MB: 1e10}, {once.dtype: 1e11})).bound == "ops"
 
 
 def test_missing_package_is_named(captured: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,14 @@ def test_networks_that_answer_in_pixels_stay_in_full_precision() -> None:
     assert "onnxruntime" in networks.runtime
 
 
+@installed
+def test_other_networks_are_rounded_only_when_asked(tmp_path: Path) -> None:
+    copy = tmp_path / "pose.onnx"
+    copy.write_bytes(asset("pose").read_bytes())
+    assert HostNetworks().open(copy).runtime.startswith("onnxruntime")
+    assert HostNetworks(runtime="openvino").open(copy).runtime.startswith("openvino")
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_unknown_or_useless_runtime_is_refused(device: str) -> None:
     runtime = "tensorflow" if device == "cpu" else "onnxruntime"

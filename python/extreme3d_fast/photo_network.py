@@ -98,7 +98,8 @@ class HostNetworks:
 
     Args:
         threads: threads inside one run.
-        runtime: what runs them, those apart that need full precision; see `Session`.
+        runtime: what runs them, those apart that need full precision; see `Session`. None takes
+            other files than the built-in ones to need it.
     """
 
     def __init__(self, *, threads: int = 1, runtime: Runtime | None = None) -> None:
@@ -107,10 +108,12 @@ class HostNetworks:
 
     def open(self, path: str | Path) -> PhotoSession:
         """An `OpenNetwork`."""
-        exact = Path(path).name in _FULL_PRECISION
-        session = PhotoSession(
-            path, threads=self._threads, runtime="onnxruntime" if exact else self._wanted
-        )
+        built_in = Path(path).parent == ASSETS
+        exact = built_in and Path(path).name in _FULL_PRECISION
+        # how others bear bfloat16 was not measured: only who asks for it gets it
+        exact |= not built_in and self._wanted is None
+        runtime = "onnxruntime" if exact else self._wanted
+        session = PhotoSession(path, threads=self._threads, runtime=runtime)
         self._runtimes[session.runtime] = None
         return session
 

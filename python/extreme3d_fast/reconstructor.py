@@ -89,7 +89,8 @@ class Reconstructor:
         threads: threads per stage, 1 to 256; the result is the same for any number.
         runtime: what runs the networks on the CPU: "onnxruntime", or "openvino", an optional
             package, which rounds to bfloat16 where the processor multiplies it. None is OpenVINO
-            where it is installed and does so, else ONNX Runtime. The attribute tells which it is.
+            where it is installed and does so, else ONNX Runtime, which also runs a `bump_network`
+            of your own. The attribute tells which it is.
         lanes: photos that are worked on at once by `reconstruct_batch` and `stream`, 1 to 64, each
             with memory of its own. Only on a GPU; elsewhere the stages' threads use all cores.
         head_model: head model to fit; None for the built-in one.
