@@ -130,6 +130,11 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def cell(value: float | None, digits: int = 1) -> str:
+    """A number, nothing where there is none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
 def each(values: Iterable[float | None], digits: int) -> str:
     """`1.0 / 2.6 / -`."""
     return " / ".join(number(value, digits) for value in values)
@@ -197,12 +202,16 @@ def speed(results: Mapping[str, Any]) -> str:
         machine."""
     columns = ["stage", "p50 ms", "p95 ms"]
     rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
+    with contextlib.suppress(NoResults):
+        other = results["stages_openvino"]
+        columns.append("p50 ms, OpenVINO")
+        rows = [[*row, cell(other["stages"].get(row[0], {}).get("p50"))] for row in rows]
+        sums += f""" "OpenVINO" is a run with that package installed ({other["runtime"]};
+            {link("stages_openvino")}{caution(other)})."""
     if "rates" in report:
         columns.append("floor ms")
-        rows = [
-            [*row, "" if s.get("floor_ms") is None else f"{s['floor_ms']:.2f}"]
-            for row, s in zip(rows, stages.values(), strict=True)
-        ]
+        floors = (s.get("floor_ms") for s in stages.values())
+        rows = [[*row, cell(ms, 2)] for row, ms in zip(rows, floors, strict=True)]
         sums += """ "floor" is what the bytes moved or the operations would take at the rates that
             the machine was measured to reach in the same run."""
     return "\n\n".join([text(about), table(columns, rows), text(sums)])
