@@ -72,10 +72,11 @@ def test_weighted_separation_is_that_of_repeated_pairs(
     s, same = scores
     order = np.argsort(-s)
     weight = rng.integers(0, 4, len(s))
-    area, accuracy = stats.weighted_separation(s[order], same[order], weight)
+    area, accuracy, errors = stats.weighted_separation(s[order], same[order], weight)
     s, same = s[order].repeat(weight), same[order].repeat(weight)
     assert area == pytest.approx(stats.auc(s, same))
     assert accuracy == pytest.approx(stats.best_threshold(s, same)[1])
+    assert errors == pytest.approx(stats.equal_error_rate(s, same))
 
 
 def test_separation_without_same_pairs_is_unknown() -> None:

@@ -50,6 +50,15 @@ def cell(value: float | None, digits: int = 2, width: int = 9) -> str:
     return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
 
 
+def between(
+    found: Mapping[str, Any], digits: int, *, scale: float = 1.0, sign: str = "", to: str = "-"
+) -> str:
+    """An interval in words, or that there is none: one value has none."""
+    if found["low"] is None or found["high"] is None:
+        return "n = 1"
+    return to.join(f"{scale * found[end]:{sign}.{digits}f}" for end in ("low", "high"))
+
+
 def missing_lines(report: Mapping[str, Any]) -> list[str]:
     """Which columns a table lacks, and why."""
     return [f"without {title}: {why}" for title, why in report["missing"].items()]

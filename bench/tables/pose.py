@@ -12,7 +12,8 @@ import numpy as np
 from bench.columns import geodesic, turn_between
 from bench.photos import Photo, held_out_photos, is_held_out, person_of, read_rgb
 from bench.scan_views import load_scans, render
-from bench.tables import Context, cell
+from bench.stats import proportion, summary
+from bench.tables import Context, between, cell
 
 NAME = "pose"
 HELP = "rotation error by |yaw|"
@@ -221,12 +222,15 @@ def of_bins(
             raw.append(turn_between(sample.rotation, rotation))
             errors.append(turn_between(sample.rotation, rotation @ offset.T))
         row: dict[str, Any] = {"bin": f"{BINS[b]}-{BINS[b + 1]}", "n": len(errors), "lost": lost}
+        row["lost_rate"] = proportion(lost, lost + len(errors))
         for name, values in (("", errors), ("raw_", raw)):
             degrees = np.abs(np.degrees(np.array(values).reshape(-1, 3)))
             known = {AXES[k]: round(float(degrees[:, k].mean()), 3) for k in axes if len(values)}
             row |= {f"{name}{axis}": known.get(axis) for axis in AXES}
             mean = round(float(degrees[:, list(axes)].mean()), 3) if len(values) else None
             row[f"{name}mean"] = mean
+            spread = summary(degrees[:, list(axes)].mean(1))
+            row |= {f"{name}{end}": spread[end] for end in ("low", "high")}
         out.append(row)
     return out
 
@@ -234,22 +238,24 @@ def of_bins(
 def lines(report: Mapping[str, Any]) -> list[str]:
     out = [
         "mean absolute error in degrees about the head's own axes, less the constant turn between",
-        "conventions (median of the first bin; in brackets the mean error with it)",
+        "conventions (median of the first bin; raw: the mean error with it); 95 % interval of the "
+        "mean over pictures, which for scans are views of a few heads",
     ]
     for source, columns in report["sources"].items():
         out.append(source)
         for title, rows in columns.items():
             out.append(
                 f"  {title:<16}{'|yaw|':>8}{'yaw':>9}{'pitch':>9}{'roll':>9}{'mean':>9}"
-                f"{'(raw)':>9}{'n':>6}{'lost':>6}"
+                f"{'(95 %)':>14}{'raw':>9}{'n':>6}{'lost':>6}"
             )
             for row in rows:
                 if row["n"] + row["lost"] == 0:
                     continue
                 values = "".join(cell(row[axis]) for axis in ("yaw", "pitch", "roll", "mean"))
-                raw = "-" if row["raw_mean"] is None else f"({row['raw_mean']:.2f})"
+                interval = f"({between(row, 2)})" if row["n"] else "-"
                 out.append(
-                    f"  {'':<16}{row['bin']:>8}{values}{raw:>9}{row['n']:>6}{row['lost']:>6}"
+                    f"  {'':<16}{row['bin']:>8}{values}{interval:>14}{cell(row['raw_mean'])}"
+                    f"{row['n']:>6}{row['lost']:>6}"
                 )
     out.append(f"  target: mean <= {TARGET:.0f} in every bin")
     return out

@@ -14,7 +14,7 @@ from bench.photos import held_out_photos
 from bench.relief import angle_error, rms, truth_in_crop
 from bench.scan_views import Light, load_scans, render
 from bench.stats import summary
-from bench.tables import Context, lower, missing_lines
+from bench.tables import Context, between, lower, missing_lines
 
 NAME = "scan_relief"
 HELP = "angles between normals of the detailed face and of real scans, rendered"
@@ -137,8 +137,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     for title, cells in columns.items():
         out.append(f"{title:<42}" + "".join(f"{_cell(cells[g]):>14}" for g in names))
     spread = ", ".join(
-        f"{title} {c['all']['lower']['mean']:.1f} "
-        f"({c['all']['lower']['low']:.1f} to {c['all']['lower']['high']:.1f})"
+        f"{title} {c['all']['lower']['mean']:.1f} ({between(c['all']['lower'], 1, to=' to ')})"
         for title, c in columns.items()
         if title != details.FOUNDATION and not title.startswith("oracle")
     )

@@ -10,7 +10,7 @@ import numpy as np
 from bench.pasting import Occluders
 from bench.photos import held_out_photos
 from bench.scan_views import FACE_RADIUS, Scan, face_surface, load_scans, render
-from bench.stats import summary
+from bench.stats import proportion, summary
 from bench.surface import align, distances, similarity
 from bench.tables import Context
 
@@ -113,6 +113,7 @@ def of_column(records: list[dict[str, Any]], title: str) -> dict[str, dict[str, 
                 "mean": summary([r["mean"] for r in found]),
                 "median": summary([r["median"] for r in found]),
                 "lost": len(rows) - len(found),
+                "lost_rate": proportion(len(rows) - len(found), len(rows)),
             }
     return out
 
