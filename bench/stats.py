@@ -11,10 +11,22 @@ Z95 = 1.959964  # standard deviations of a normal between which 95 % lie
 
 
 def summary(
-    values: Sequence[float] | np.ndarray, *, seed: int = 0
+    values: Sequence[float] | np.ndarray,
+    *,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, float | int | None]:
-    """Mean, its bootstrapped 95 % interval (of two values or more), median and n."""
+    """Mean, its bootstrapped 95 % interval (of two values or more), median and n.
+
+    Args:
+        values: (n,) what is averaged.
+        seed: of the resampling.
+        groups: (n,) whose each value is. The interval is then over groups, which are independent
+            where their values are not, and needs two of them; their number is in "groups".
+    """
     x = np.asarray(values, np.float64)
+    if groups is not None:
+        return _of_groups(x, np.asarray(groups), seed)
     if not len(x):
         return {"mean": None, "low": None, "high": None, "median": None, "n": 0}
     if len(x) == 1:
@@ -24,6 +36,19 @@ def summary(
     low, high = np.percentile(x[draws].mean(1), [2.5, 97.5])
     numbers = {"mean": x.mean(), "low": low, "high": high, "median": np.median(x)}
     return {**{k: round(float(v), 4) for k, v in numbers.items()}, "n": len(x)}
+
+
+def _of_groups(x: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, float | int | None]:
+    names, row = np.unique(groups, return_inverse=True)
+    found = {**summary(x, seed=seed), "low": None, "high": None, "groups": len(names)}
+    if len(names) > 1:
+        sums = np.bincount(row, x), np.bincount(row)
+        draws = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
+        means = sums[0][draws].sum(1) / sums[1][draws].sum(1)
+        found["low"], found["high"] = (
+            round(float(v), 4) for v in np.percentile(means, [2.5, 97.5])
+        )
+    return found
 
 
 def proportion(count: int, n: int) -> dict[str, float | int | None]:

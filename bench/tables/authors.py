@@ -62,7 +62,7 @@ def measure(context: Context) -> dict[str, Any]:
 
 def of_photos(values: list[float | None]) -> dict[str, float | int | None]:
     """Median and quartiles, and the mean with its 95 % interval, of the values that there are."""
-    mean = summary([v for v in values if v is not None])
+    mean = summary([v for v in values if v is not None and np.isfinite(v)])
     return {**quartiles(values), **{k: mean[k] for k in ("mean", "low", "high")}}
 
 

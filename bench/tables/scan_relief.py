@@ -104,9 +104,12 @@ def of_columns(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         title: {
             group: {
-                "angle": summary([r["angles"][title] for r in rows]),
+                "angle": summary(
+                    [r["angles"][title] for r in rows], groups=[r["scan"] for r in rows]
+                ),
                 "lower": summary(
-                    [lower(r["angles"][title], r["angles"][details.FOUNDATION]) for r in rows]
+                    [lower(r["angles"][title], r["angles"][details.FOUNDATION]) for r in rows],
+                    groups=[r["scan"] for r in rows],
                 ),
             }
             for group, rows in groups(records).items()
@@ -142,7 +145,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         if title != details.FOUNDATION and not title.startswith("oracle")
     )
     if spread:
-        out.append(f"% below the foundation, all pictures (95 % interval of the mean): {spread}")
+        out.append(f"% below the foundation, all pictures (95 % interval over scans): {spread}")
     return [
         *out,
         f"target: >= {TARGET} % below the foundation on {UNSEEN}; the network's training saw fine "
