@@ -202,7 +202,7 @@ def speed(results: Mapping[str, Any]) -> str:
         machine."""
     columns = ["stage", "p50 ms", "p95 ms"]
     rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
-    with contextlib.suppress(NoResults):
+    with contextlib.suppress(NoResults, KeyError):
         other = results["stages_openvino"]
         columns.append("p50 ms, OpenVINO")
         rows = [[*row, cell(other["stages"].get(row[0], {}).get("p50"))] for row in rows]
