@@ -11,6 +11,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "ChartTables",
     "HeadEvaluator",
     "LandmarkFitOptions",
     "LandmarkFitter",
@@ -22,7 +23,10 @@ __all__: list[str] = [
     "compose_depth",
     "dense_mesh",
     "erode_mask",
+    "expected_relief",
     "face_normals",
+    "fill_bump",
+    "find_holes",
     "fit_landmarks",
     "interpolate",
     "mesh_report",
@@ -37,6 +41,7 @@ __all__: list[str] = [
     "sparse_from_dense",
     "transform_points",
     "triangulate_region",
+    "unfade",
     "unique_edges",
     "vertex_colors",
     "vertex_faces",
@@ -44,6 +49,45 @@ __all__: list[str] = [
     "vertex_normals",
     "vertex_visibility",
 ]
+
+class ChartTables:
+    """
+    Where the skin lies in the chart; checked once.
+    """
+    def __init__(
+        self,
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        place: numpy.typing.NDArray[numpy.float32],
+        faces: numpy.typing.NDArray[numpy.int32],
+    ) -> None: ...
+    def unroll(
+        self,
+        map: numpy.typing.NDArray[numpy.float32],
+        known: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        visible: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        A map of a crop in the chart -> (H, W) float32 and uint8, seen.
+        """
+    def warp_by_surface(
+        self,
+        relief: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        where: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        Relief of the chart in a crop -> (S, S) float32 and uint8, valid.
+        """
 
 class HeadEvaluator:
     """
@@ -221,11 +265,29 @@ def dense_mesh(
 def erode_mask(
     mask: numpy.typing.NDArray[numpy.uint8], faces: numpy.typing.NDArray[numpy.int32]
 ) -> numpy.typing.NDArray[numpy.uint8]: ...
+def expected_relief(
+    stored: numpy.typing.NDArray[numpy.uint8],
+    chosen: numpy.typing.NDArray[numpy.int32],
+    own: numpy.typing.NDArray[numpy.float32],
+    seen: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def face_normals(
     vertices: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> numpy.typing.NDArray[numpy.float32]: ...
+def fill_bump(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    borrowed: numpy.typing.NDArray[numpy.float32],
+    valid: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def find_holes(
+    face_mask: numpy.typing.NDArray[numpy.uint8], weight: numpy.typing.NDArray[numpy.float32]
+) -> tuple: ...
 def fit_landmarks(
     mean: numpy.typing.NDArray[numpy.float32],
     identity: numpy.typing.NDArray[numpy.float32],
@@ -353,6 +415,12 @@ def transform_points(
 def triangulate_region(
     points: numpy.typing.NDArray[numpy.int32], boundary: numpy.typing.NDArray[numpy.int32]
 ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...
+def unfade(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def unique_edges(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.int32]: ...
