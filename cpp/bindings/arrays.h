@@ -38,8 +38,13 @@ inline void require_shape(const py::array& a, const char* name,
 
 inline void require_range(const std::int32_t* values, py::ssize_t n, const char* name, int low,
                           int high) {
+  // one pass without branches, as nearly always all is well
+  const auto is_outside = [=](std::int32_t v) { return v < low || v >= high; };
+  unsigned outside = 0;
+  for (py::ssize_t i = 0; i < n; ++i) outside |= is_outside(values[i]);
+  if (!outside) return;
   for (py::ssize_t i = 0; i < n; ++i)
-    if (values[i] < low || values[i] >= high)
+    if (is_outside(values[i]))
       throw std::invalid_argument(std::string(name) + " has index " + std::to_string(values[i]) +
                                   " outside [" + std::to_string(low) + ", " + std::to_string(high) +
                                   ")");

@@ -8,12 +8,15 @@ namespace py = pybind11;
 void bind_blending(py::module_&);
 void bind_completion(py::module_&);
 void bind_dense(py::module_&);
+void bind_face_chart(py::module_&);
 void bind_head_model(py::module_&);
 void bind_landmark_fit(py::module_&);
 void bind_laplacian(py::module_&);
 void bind_mesh(py::module_&);
 void bind_network_maps(py::module_&);
+void bind_occlusion(py::module_&);
 void bind_rasterize(py::module_&);
+void bind_references(py::module_&);
 void bind_registration(py::module_&);
 void bind_shading(py::module_&);
 void bind_smooth_depth(py::module_&);
@@ -43,6 +46,9 @@ PYBIND11_MODULE(_core, m) {
   bind_zipper(m);
   bind_texture(m);
   bind_render(m);
+  bind_face_chart(m);
+  bind_references(m);
   bind_blending(m);
+  bind_occlusion(m);
   bind_shading(m);
 }

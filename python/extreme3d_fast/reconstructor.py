@@ -409,7 +409,9 @@ class Reconstructor:
             references, borrowed = self._borrowed(
                 occlusion, crop.image, bump, view, visible, foundation, warnings, timed
             )
-            bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
+            bump = timed("fill", fill_bump)(
+                bump, weight, occlusion.hole, *borrowed, threads=threads
+            )
         filled = occlusion.hole | (~in_photo & (weight > 0))
         uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
 
@@ -550,16 +552,19 @@ class Reconstructor:
         if not alike:
             return (), ()
         own = timed("unroll", self._chart.unroll)(
-            *unfade(bump, view.weight, occlusion.hole),
-            foundation.camera.project(view.in_camera),
+            *unfade(bump, view.weight, occlusion.hole, threads=self.threads),
+            view.in_camera,
             visible,
+            foundation.camera,
+            threads=self.threads,
         )
-        relief = timed("references", expected_relief)(self._similar.references, alike, *own)
+        relief = timed("references", expected_relief)(
+            self._similar.references, alike, *own, threads=self.threads
+        )
         borrowed = timed("transfer", warp_by_surface)(
             *relief,
             self._chart,
             view.raster,
-            self.head_model.faces,
             where=occlusion.hole,
             threads=self.threads,
         )

@@ -194,10 +194,14 @@ void rasterize(MeshView mesh_in_camera, const Camera& camera, Faces shown, int t
 
 // Value at weights uv of a triangle, linear in the image, within those of the corners, which
 // rounding must not leave. Explicit fma: the same bits whatever the compiler.
+E3D_HD inline float on_face(Vec2 uv, float first, float second, float last) {
+  const float value = std::fma(uv.y, second - last, std::fma(uv.x, first - last, last));
+  return std::clamp(value, std::min(std::min(first, second), last),
+                    std::max(std::max(first, second), last));
+}
+
 E3D_HD inline float interpolate_pixel(Tri t, Vec2 uv, View<const float> values) {
-  const float v0 = values[t.v0], v1 = values[t.v1], last = values[t.v2];
-  const float value = std::fma(uv.y, v1 - last, std::fma(uv.x, v0 - last, last));
-  return std::clamp(value, std::min(std::min(v0, v1), last), std::max(std::max(v0, v1), last));
+  return on_face(uv, values[t.v0], values[t.v1], values[t.v2]);
 }
 
 // Per-vertex values (V,) carried to the pixels, linearly in the image; 0 where no face.
