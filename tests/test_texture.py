@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from extreme3d_fast.camera import Camera
-from extreme3d_fast.texture import vertex_colors
+from extreme3d_fast.texture import VertexColors, vertex_colors
 
 SIZE = 100
 CAMERA = Camera(500.0, 500.0, SIZE / 2, SIZE / 2, SIZE, SIZE)
@@ -132,6 +132,17 @@ def test_colours_do_not_depend_on_threads(sheet: Sheet, rng: np.random.Generator
     photo = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     one, five = (sheet.colors(photo, sheet.x > -7, sheet.mirror, threads=n) for n in (1, 5))
     np.testing.assert_array_equal(one, five)
+
+
+def test_photo_leaves_nothing_behind_for_the_next(sheet: Sheet, rng: np.random.Generator) -> None:
+    photos = rng.integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
+    seen = [sheet.x > -7, sheet.x < 20]
+    colors = VertexColors(sheet.faces, sheet.mirror, sheet.skin)
+    for photo, shown in zip(photos, seen, strict=True):
+        np.testing.assert_array_equal(
+            colors.colors(photo, sheet.vertices, shown, CAMERA),
+            sheet.colors(photo, shown, sheet.mirror),
+        )
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "extreme3d/types.h"
@@ -36,18 +38,24 @@ inline void require_shape(const py::array& a, const char* name,
                               shape_of(a));
 }
 
+// Smallest and largest of n > 0 values; one pass that compilers vectorise.
+inline std::pair<std::int32_t, std::int32_t> range_of(const std::int32_t* values, py::ssize_t n) {
+  std::int32_t least = values[0], most = values[0];
+  for (py::ssize_t i = 1; i < n; ++i) {
+    least = std::min(least, values[i]);
+    most = std::max(most, values[i]);
+  }
+  return {least, most};
+}
+
 inline void require_range(const std::int32_t* values, py::ssize_t n, const char* name, int low,
                           int high) {
-  // one pass without branches, as nearly always all is well
-  const auto is_outside = [=](std::int32_t v) { return v < low || v >= high; };
-  unsigned outside = 0;
-  for (py::ssize_t i = 0; i < n; ++i) outside |= is_outside(values[i]);
-  if (!outside) return;
-  for (py::ssize_t i = 0; i < n; ++i)
-    if (is_outside(values[i]))
-      throw std::invalid_argument(std::string(name) + " has index " + std::to_string(values[i]) +
-                                  " outside [" + std::to_string(low) + ", " + std::to_string(high) +
-                                  ")");
+  if (n == 0) return;
+  const auto [least, most] = range_of(values, n);
+  if (least >= low && most < high) return;
+  throw std::invalid_argument(std::string(name) + " has index " +
+                              std::to_string(least < low ? least : most) + " outside [" +
+                              std::to_string(low) + ", " + std::to_string(high) + ")");
 }
 
 // (n,) array as a view of scalars.

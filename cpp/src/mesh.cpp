@@ -235,6 +235,28 @@ Csr vertex_faces(View<const Tri> faces, int n_vertices) {
   return table;
 }
 
+CornerRows corner_rows(View<const Tri> faces, int n_vertices) {
+  CornerRows rows;
+  rows.offsets.assign(n_vertices + 1, 0);
+  for (int f = 0; f < faces.n; ++f)
+    for (const std::int32_t v : {faces[f].v0, faces[f].v1, faces[f].v2}) ++rows.offsets[v + 1];
+  std::partial_sum(rows.offsets.begin(), rows.offsets.end(), rows.offsets.begin());
+  rows.next.resize(rows.offsets.back());
+  rows.previous.resize(rows.offsets.back());
+  std::vector<std::int32_t> at(rows.offsets.begin(), rows.offsets.end() - 1);
+  const auto add = [&](std::int32_t v, std::int32_t after, std::int32_t before) {
+    rows.next[at[v]] = after;
+    rows.previous[at[v]++] = before;
+  };
+  for (int f = 0; f < faces.n; ++f) {
+    const Tri t = faces[f];
+    add(t.v0, t.v1, t.v2);
+    add(t.v1, t.v2, t.v0);
+    add(t.v2, t.v0, t.v1);
+  }
+  return rows;
+}
+
 std::vector<VertexPair> unique_edges(View<const Tri> faces, int n_vertices) {
   std::vector<VertexPair> edges;
   edges.reserve(faces.n * 3 / 2);

@@ -30,12 +30,6 @@ struct alignas(16) Offset {
   std::int32_t ring;
 };
 
-// The two other corners of the faces of each vertex, rows in the order of the faces.
-struct Corners {
-  View<const std::int32_t> offsets;         // (V + 1,)
-  View<const std::int32_t> next, previous;  // (3 F,)
-};
-
 struct Tone {
   float low, high;  // lightness of lit skin
   std::int32_t count;
@@ -43,7 +37,7 @@ struct Tone {
 
 // All of VertexColors::colors.
 struct ColorsProgram {
-  Corners corners;
+  CornerView corners;
   View<const std::int32_t> mirror_of;
   View<const Rgb> fallback;
   View<const Vec3> vertices;
@@ -60,21 +54,6 @@ struct ColorsProgram {
   View<std::int32_t> grown;                 // (3,) in turn: not 0 if the last ring had a vertex
   View<Rgb> out;
 
-  __device__ bool is_inside(View<const std::uint8_t> mask, int v) const {
-    std::uint8_t inside = mask[v];
-    for (int k = corners.offsets[v]; inside && k < corners.offsets[v + 1]; ++k)
-      inside = mask[corners.next[k]] && mask[corners.previous[k]];
-    return inside;
-  }
-
-  __device__ Vec3 area_normal(int v) const {
-    const Vec3 x = vertices[v];
-    Vec3 normal{0.f, 0.f, 0.f};
-    for (int k = corners.offsets[v]; k < corners.offsets[v + 1]; ++k)
-      normal = normal + cross(vertices[corners.next[k]] - x, vertices[corners.previous[k]] - x);
-    return normal;
-  }
-
   __device__ bool has_mirrored_color(int v) const {
     const int m = mirror_of[v];
     return m >= 0 && photographed[m];
@@ -83,14 +62,14 @@ struct ColorsProgram {
   // Vertices that may take the photo's colour, and that colour.
   __device__ void sample_photo(Grid& grid) const {
     const int n = vertices.n;
-    grid.for_each(n, [&](int v) { eroded[v] = is_inside(seen, v); });
+    grid.for_each(n, [&](int v) { eroded[v] = stays_in_mask(seen, corners, v); });
     grid.for_each(kLevels, [&](int i) { histogram[i] = 0; });
     grid.sync();
     static_assert(kErodedRings == 2);
     const Camera camera = camera_of(pinhole, photo.width, photo.height);
     grid.for_each(n, [&](int v) {
-      const bool known =
-          is_inside({eroded.data, n}, v) && is_sampled(camera, vertices[v], area_normal(v));
+      const bool known = stays_in_mask({eroded.data, n}, corners, v) &&
+                         is_sampled(camera, vertices[v], area_normal(vertices, corners, v));
       photographed[v] = known;
       if (!known) return;
       color[v] = sample(photo, project(camera, vertices[v]));
@@ -283,29 +262,15 @@ VertexColors::VertexColors(View<const Tri> faces, View<const std::int32_t> mirro
   for (int v = 0; v < n; ++v)
     if (mirror_of[v] < -1 || mirror_of[v] >= n)
       throw std::invalid_argument("mirror_of has an index outside [-1, vertices)");
-  std::vector<std::int32_t> offsets(n + 1, 0), next(3 * faces.n), previous(3 * faces.n);
   for (int f = 0; f < faces.n; ++f)
-    for (const std::int32_t v : {faces[f].v0, faces[f].v1, faces[f].v2}) {
+    for (const std::int32_t v : {faces[f].v0, faces[f].v1, faces[f].v2})
       if (v < 0 || v >= n) throw std::invalid_argument("faces has an index outside [0, vertices)");
-      ++offsets[v + 1];
-    }
-  for (int v = 0; v < n; ++v) offsets[v + 1] += offsets[v];
-  std::vector<std::int32_t> at(offsets.begin(), offsets.end() - 1);
-  const auto add = [&](std::int32_t v, std::int32_t after, std::int32_t before) {
-    next[at[v]] = after;
-    previous[at[v]++] = before;
-  };
-  for (int f = 0; f < faces.n; ++f) {
-    const Tri t = faces[f];
-    add(t.v0, t.v1, t.v2);
-    add(t.v1, t.v2, t.v0);
-    add(t.v2, t.v0, t.v1);
-  }
+  const CornerRows corners = corner_rows(faces, n);
   const std::size_t size = n;
   internals_.reset(new Internals{n,
-                                 DeviceArray<std::int32_t>(offsets),
-                                 DeviceArray<std::int32_t>(next),
-                                 DeviceArray<std::int32_t>(previous),
+                                 DeviceArray<std::int32_t>(corners.offsets),
+                                 DeviceArray<std::int32_t>(corners.next),
+                                 DeviceArray<std::int32_t>(corners.previous),
                                  {mirror_of.data, size},
                                  {fallback.data, size},
                                  DeviceArray<std::uint8_t>(size),

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "LandmarkFitOptions",
     "LandmarkFitter",
     "SoftSymmetrySolver",
+    "VertexColors",
     "Zipper",
     "blend_gradients",
     "boundary_loops",
@@ -39,7 +40,6 @@ __all__: list[str] = [
     "transform_points",
     "triangulate_region",
     "unique_edges",
-    "vertex_colors",
     "vertex_faces",
     "vertex_neighbours",
     "vertex_normals",
@@ -176,6 +176,25 @@ class SoftSymmetrySolver:
         visible: numpy.typing.NDArray[numpy.uint8],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]: ...
+
+class VertexColors:
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        mirror_of: numpy.typing.NDArray[numpy.int32],
+        fallback: numpy.typing.NDArray[numpy.uint8],
+    ) -> None: ...
+    def colors(
+        self,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        photo: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.uint8]: ...
 
 class Zipper:
     def __init__(
@@ -399,19 +418,6 @@ def triangulate_region(
 def unique_edges(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.int32]: ...
-def vertex_colors(
-    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
-    faces: numpy.typing.NDArray[numpy.int32],
-    seen: numpy.typing.NDArray[numpy.uint8],
-    mirror_of: numpy.typing.NDArray[numpy.int32],
-    fallback: numpy.typing.NDArray[numpy.uint8],
-    photo: numpy.typing.NDArray[numpy.uint8],
-    fx: typing.SupportsFloat | typing.SupportsIndex,
-    fy: typing.SupportsFloat | typing.SupportsIndex,
-    cx: typing.SupportsFloat | typing.SupportsIndex,
-    cy: typing.SupportsFloat | typing.SupportsIndex,
-    threads: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.uint8]: ...
 def vertex_faces(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> tuple: ...

@@ -58,7 +58,7 @@ from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.similar_faces import SimilarFaces
 from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
-from extreme3d_fast.texture import vertex_colors
+from extreme3d_fast.texture import VertexColors
 from extreme3d_fast.transfer import Borrowed, expected_relief, warp_by_surface
 from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
 
@@ -197,6 +197,7 @@ class Reconstructor:
         self._symmetry = SoftSymmetrySolver(model.faces, model.mirror[skin], self._region)
         self._zipper = Zipper(model.faces, model.mirror[skin])
         self._viewer = FoundationViewer(model, threads=threads)
+        self._colors = VertexColors(model.faces, model.mirror[skin], model.colors[skin])
         self._parts = _prepared_parts(model)
 
     # === Reconstruction ===
@@ -479,15 +480,8 @@ class Reconstructor:
         origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
         # hair, clothes and what covers the face are better left out than painted on the skin
         shown = visible & model.face_region & _at_vertices(uncovered, pixel_of_vertex)
-        color_of_sparse = timed("texture", vertex_colors)(
-            crop.image,
-            foundation_in_camera,
-            faces,
-            shown,
-            mirror,
-            camera,
-            model.colors[skin],
-            threads=threads,
+        color_of_sparse = timed("texture", self._colors.colors)(
+            crop.image, foundation_in_camera, shown, camera, threads=threads
         )
         color_of_dense = crop.image.reshape(-1, 3)[pixel]
         hidden_dense = np.flatnonzero(filled.ravel()[pixel])

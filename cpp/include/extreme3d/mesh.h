@@ -26,6 +26,24 @@ inline CsrView view(const Csr& c) {
           {c.indices.data(), static_cast<int>(c.indices.size())}};
 }
 
+// The two other corners of the faces of each vertex, rows in the order of the faces.
+struct CornerRows {
+  std::vector<std::int32_t> offsets;         // (V + 1,)
+  std::vector<std::int32_t> next, previous;  // (3 F,)
+};
+
+struct CornerView {
+  View<const std::int32_t> offsets;         // (V + 1,)
+  View<const std::int32_t> next, previous;  // (3 F,)
+};
+
+inline CornerView view(const CornerRows& c) {
+  const int n = static_cast<int>(c.next.size());
+  return {{c.offsets.data(), static_cast<int>(c.offsets.size())},
+          {c.next.data(), n},
+          {c.previous.data(), n}};
+}
+
 // Undirected edge, a < b.
 struct VertexPair {
   std::int32_t a, b;
@@ -50,6 +68,15 @@ E3D_HD inline Vec3 vertex_normal(View<const Vec3> area_vectors, const CsrView& v
   return normalize_or_zero(n);
 }
 
+// Sum of the area vectors of the faces of a vertex.
+E3D_HD inline Vec3 area_normal(View<const Vec3> vertices, const CornerView& corners, int v) {
+  const Vec3 x = vertices[v];
+  Vec3 normal{0.f, 0.f, 0.f};
+  for (int k = corners.offsets[v]; k < corners.offsets[v + 1]; ++k)
+    normal = normal + cross(vertices[corners.next[k]] - x, vertices[corners.previous[k]] - x);
+  return normal;
+}
+
 // === Masks of vertices ===
 
 // Whether erode_mask leaves a vertex in the mask.
@@ -60,6 +87,13 @@ E3D_HD inline bool stays_in_mask(View<const std::uint8_t> mask, View<const Tri> 
     const Tri t = faces[vertex_faces.indices[k]];
     inside = mask[t.v0] && mask[t.v1] && mask[t.v2];
   }
+  return inside;
+}
+
+E3D_HD inline bool stays_in_mask(View<const std::uint8_t> mask, const CornerView& corners, int v) {
+  bool inside = mask[v];
+  for (int k = corners.offsets[v]; inside && k < corners.offsets[v + 1]; ++k)
+    inside = mask[corners.next[k]] && mask[corners.previous[k]];
   return inside;
 }
 
@@ -82,6 +116,7 @@ void vertex_normals(MeshView mesh, CsrView vertex_faces, int threads, View<Vec3>
 
 // Faces of each vertex, ascending; a face that names a vertex twice is listed twice.
 Csr vertex_faces(View<const Tri> faces, int n_vertices);
+CornerRows corner_rows(View<const Tri> faces, int n_vertices);
 // Undirected edges, each once, in lexicographic order. Edges from a vertex to itself are left out.
 std::vector<VertexPair> unique_edges(View<const Tri> faces, int n_vertices);
 // Vertices that share an edge with each vertex, ascending.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "extreme3d/mesh.h"
 #include "extreme3d/types.h"
 
 namespace e3d {
@@ -73,15 +74,6 @@ inline constexpr int kFewestForTone = 64;
 // Shares of the known vertices that are darker and not lighter than lit skin.
 inline constexpr float kLitSkinLow = 0.5f, kLitSkinHigh = 0.8f;
 
-struct TextureInput {
-  MeshView mesh_in_camera;             // (V,) mm, (F,)
-  View<const std::uint8_t> seen;       // (V,) not 0 where the photo shows the vertex
-  View<const std::int32_t> mirror_of;  // (V,) the vertex on the other half of the face, or -1
-  View<const Rgb> fallback;            // (V,) colour of the model where nothing is known
-  ImageView<const Rgb> photo;          // the crop
-  Camera camera;                       // of the crop
-};
-
 // Colours of the vertices, (V,).
 //
 // 1. Seen vertices take the photo's colour (bilinear), unless they lie within two edges of an
@@ -93,6 +85,26 @@ struct TextureInput {
 //    So the light of the photo runs on over the seam and the details are the mirrored ones.
 // 3. The rest takes `fallback`, scaled so that lit skin has the photo's colour, plus an
 //    offset spread in the same way.
-std::vector<Rgb> vertex_colors(const TextureInput& in, int threads);
+//
+// Holds what depends on the mesh and the model alone.
+class VertexColors {
+ public:
+  // mirror_of: (V,) the vertex on the other half of the face, or -1; fallback: (V,) colour of the
+  // model where nothing is known. Indices must be in range (the binding checks). Throws
+  // std::invalid_argument unless both have one length.
+  VertexColors(View<const Tri> faces, View<const std::int32_t> mirror_of, View<const Rgb> fallback);
+
+  // vertices_in_camera: (V,) mm; seen: (V,) not 0 where the photo shows the vertex. The photo is
+  // the crop that the camera is of, at least 2 × 2 pixels.
+  std::vector<Rgb> colors(View<const Vec3> vertices_in_camera, View<const std::uint8_t> seen,
+                          ImageView<const Rgb> photo, const Camera& camera, int threads) const;
+
+  int n_vertices() const { return static_cast<int>(mirror_of_.size()); }
+
+ private:
+  CornerRows corners_;
+  std::vector<std::int32_t> mirror_of_;
+  std::vector<Rgb> fallback_;
+};
 
 }  // namespace e3d
