@@ -11,6 +11,7 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "ChartTables",
     "EdgeRows",
     "HeadEvaluator",
     "LandmarkFitOptions",
@@ -20,11 +21,16 @@ __all__: list[str] = [
     "Zipper",
     "blend_gradients",
     "boundary_loops",
+    "bump_input",
+    "bump_output",
     "complete_dense",
     "compose_depth",
     "dense_mesh",
     "erode_mask",
+    "expected_relief",
     "face_normals",
+    "fill_bump",
+    "find_holes",
     "fit_landmarks",
     "interpolate",
     "mesh_report",
@@ -39,34 +45,13 @@ __all__: list[str] = [
     "sparse_from_dense",
     "transform_points",
     "triangulate_region",
+    "unfade",
     "unique_edges",
     "vertex_faces",
     "vertex_neighbours",
     "vertex_normals",
     "vertex_visibility",
 ]
-
-class EdgeRows:
-    """
-    Edges of a topology, for the cotangent Laplacian.
-    """
-    def __init__(
-        self,
-        faces: numpy.typing.NDArray[numpy.int32],
-        n_vertices: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None: ...
-    def cotangent_weights(
-        self,
-        vertices: numpy.typing.NDArray[numpy.float32],
-        threads: typing.SupportsInt | typing.SupportsIndex = 1,
-    ) -> numpy.typing.NDArray[numpy.float32]:
-        """
-        (E,) float32, in the order of csr().
-        """
-    def csr(self) -> tuple:
-        """
-        (V + 1,) offsets and (E,) neighbours, int32.
-        """
 
 class HeadEvaluator:
     """
@@ -162,6 +147,28 @@ class LandmarkFitter:
         depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
     ) -> tuple: ...
 
+class EdgeRows:
+    """
+    Edges of a topology, for the cotangent Laplacian.
+    """
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        n_vertices: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def cotangent_weights(
+        self,
+        vertices: numpy.typing.NDArray[numpy.float32],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (E,) float32, in the order of csr().
+        """
+    def csr(self) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]:
+        """
+        (V + 1,) offsets and (E,) neighbours, int32.
+        """
+
 class SoftSymmetrySolver:
     def __init__(
         self,
@@ -176,25 +183,6 @@ class SoftSymmetrySolver:
         visible: numpy.typing.NDArray[numpy.uint8],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]: ...
-
-class VertexColors:
-    def __init__(
-        self,
-        faces: numpy.typing.NDArray[numpy.int32],
-        mirror_of: numpy.typing.NDArray[numpy.int32],
-        fallback: numpy.typing.NDArray[numpy.uint8],
-    ) -> None: ...
-    def colors(
-        self,
-        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
-        seen: numpy.typing.NDArray[numpy.uint8],
-        photo: numpy.typing.NDArray[numpy.uint8],
-        fx: typing.SupportsFloat | typing.SupportsIndex,
-        fy: typing.SupportsFloat | typing.SupportsIndex,
-        cx: typing.SupportsFloat | typing.SupportsIndex,
-        cy: typing.SupportsFloat | typing.SupportsIndex,
-        threads: typing.SupportsInt | typing.SupportsIndex,
-    ) -> numpy.typing.NDArray[numpy.uint8]: ...
 
 class Zipper:
     def __init__(
@@ -222,6 +210,64 @@ class Zipper:
         numpy.typing.NDArray[numpy.int32],
         numpy.typing.NDArray[numpy.uint8],
     ]: ...
+
+class VertexColors:
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        mirror_of: numpy.typing.NDArray[numpy.int32],
+        fallback: numpy.typing.NDArray[numpy.uint8],
+    ) -> None: ...
+    def colors(
+        self,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        photo: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.uint8]: ...
+
+class ChartTables:
+    """
+    Where the skin lies in the chart; checked once.
+    """
+    def __init__(
+        self,
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        place: numpy.typing.NDArray[numpy.float32],
+        faces: numpy.typing.NDArray[numpy.int32],
+    ) -> None: ...
+    def unroll(
+        self,
+        map: numpy.typing.NDArray[numpy.float32],
+        known: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        visible: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        A map of a crop in the chart -> (H, W) float32 and uint8, seen.
+        """
+    def warp_by_surface(
+        self,
+        relief: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        where: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        Relief of the chart in a crop -> (S, S) float32 and uint8, valid.
+        """
 
 def blend_gradients(
     values: numpy.typing.NDArray[numpy.float32],
@@ -283,11 +329,29 @@ def dense_mesh(
 def erode_mask(
     mask: numpy.typing.NDArray[numpy.uint8], faces: numpy.typing.NDArray[numpy.int32]
 ) -> numpy.typing.NDArray[numpy.uint8]: ...
+def expected_relief(
+    stored: numpy.typing.NDArray[numpy.uint8],
+    chosen: numpy.typing.NDArray[numpy.int32],
+    own: numpy.typing.NDArray[numpy.float32],
+    seen: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def face_normals(
     vertices: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> numpy.typing.NDArray[numpy.float32]: ...
+def fill_bump(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    borrowed: numpy.typing.NDArray[numpy.float32],
+    valid: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def find_holes(
+    face_mask: numpy.typing.NDArray[numpy.uint8], weight: numpy.typing.NDArray[numpy.float32]
+) -> tuple: ...
 def fit_landmarks(
     mean: numpy.typing.NDArray[numpy.float32],
     identity: numpy.typing.NDArray[numpy.float32],
@@ -415,6 +479,12 @@ def transform_points(
 def triangulate_region(
     points: numpy.typing.NDArray[numpy.int32], boundary: numpy.typing.NDArray[numpy.int32]
 ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...
+def unfade(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def unique_edges(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.int32]: ...
