@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # From the bottom up: a module imports only from layers below its own. Operations and the network
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
-    {"_core", "errors", "camera", "_arrays", "openvino_runner"},
+    {"_core", "errors", "camera", "_arrays", "aside", "openvino_runner"},
     {
         "_shading",
         "blending",

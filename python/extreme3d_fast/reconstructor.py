@@ -185,7 +185,9 @@ class Reconstructor:
         self._lanes.put(None)
         self._networks = HostNetworks(threads=threads, runtime=runtime)
         open_network = self._networks.open
-        self._estimator = FoundationEstimator(model, mode=foundation, open_network=open_network)
+        self._estimator = FoundationEstimator(
+            model, mode=foundation, threads=threads, open_network=open_network
+        )
         self._bump_network = BumpNetwork(bump_network, threads=threads, open_network=open_network)
         self._similar: SimilarFaces | None = None
         if occlusion == "reference" and detail != "none":
