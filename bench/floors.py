@@ -311,10 +311,10 @@ def _search(c: Capture) -> Count:
 
 
 def _unroll(c: Capture) -> Count:
-    """Which pixels are known, their values, place and visibility of the vertices, two maps."""
+    """Which pixels are known, their values, vertices, two maps."""
     given = c["unroll"].given
     moved = given["known"].nbytes + 4 * np.count_nonzero(given["known"])
-    moved += given["pixel_of_vertex"].nbytes + given["visible"].nbytes
+    moved += array_bytes((given["vertices_in_camera"], given["visible"]))
     return Count(int(moved) + array_bytes(c["unroll"].answer), "known pixels, vertices, two maps")
 
 
@@ -389,13 +389,18 @@ def _zipper(c: Capture) -> Count:
 
 
 def _texture(c: Capture) -> Count:
-    """The mesh, a pixel for each vertex that is shown, colours."""
-    given = c["texture"].given
-    mesh = [given[n] for n in ("vertices_in_camera", "faces", "seen", "mirror_of", "fallback")]
+    """The mesh, a pixel for each vertex that is shown, colours of the model, colours."""
+    given, colors = c["texture"].given, array_bytes(c["texture"].answer)
+    mesh = (given["vertices_in_camera"], given["seen"], c["rasterize"].given["faces"], c.mirror)
     pixels = 3 * int(np.count_nonzero(given["seen"]))
-    return Count(
-        array_bytes(mesh) + pixels + array_bytes(c["texture"].answer), "mesh, a pixel each"
-    )
+    return Count(array_bytes(mesh) + pixels + 2 * colors, "mesh, a pixel each")
+
+
+def _parts(c: Capture) -> Count:
+    """Vertices, faces, colours of the model, a pixel for each; meshes."""
+    meshes = array_bytes(c["parts"].answer)
+    n = c.reconstructor.head_model.vertex_count - len(c.mirror)
+    return Count(meshes + (12 + 3 + 3) * n, "vertices, a pixel each, meshes")
 
 
 _COUNTS: dict[str, Callable[[Capture], Count | str]] = {
@@ -416,6 +421,7 @@ _COUNTS: dict[str, Callable[[Capture], Count | str]] = {
     "completion": _completion,
     "zipper": _zipper,
     "texture": _texture,
+    "parts": _parts,
 }
 
 

@@ -51,7 +51,9 @@ OPERATIONS = {
     "registration": "dense vertices in terms of the sparse mesh (Eq. 6-7)",
     "completion": "dense vertices reflected into the hidden side (Eq. 10)",
     "zipper": "dense and sparse mesh sewn into one",
-    "texture": "a colour for each vertex",
+    "texture": "a colour for each vertex of the foundation",
+    "paint": "colour and provenance of each vertex of the final mesh",
+    "parts": "eyeballs, teeth and tongue, in colour",
 }
 
 

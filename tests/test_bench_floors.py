@@ -164,6 +164,7 @@ def test_counted_bytes_are_no_more_than_the_arrays_have(captured: Capture) -> No
     pytest.importorskip("scipy")
     # others read what is not among their arguments: weights, model, references, a factor
     elsewhere = {*floors._NETWORKS, "head_model", "search", "references", "soft_symmetry", "fit"}
+    elsewhere |= {"texture", "parts"}
     for name in set(OPERATIONS) - elsewhere:
         count, work = floors.count_of(captured, name), sizes(captured, name)
         assert isinstance(count, Count)

@@ -28,6 +28,8 @@ def assert_same(a: Any, b: Any) -> None:
         assert len(a) == len(b)
         for x, y in zip(a, b, strict=True):
             assert_same(x, y)
+    elif isinstance(a, dict):
+        assert_same(list(a.items()), list(b.items()))
     elif dataclasses.is_dataclass(a):
         for x in dataclasses.fields(a):
             assert_same(getattr(a, x.name), getattr(b, x.name))

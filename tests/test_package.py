@@ -46,6 +46,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
+    {"paint"},
     {"photo_network", "device_session"},
     {"device_network"},
     {"detect", "references"},
@@ -74,8 +75,16 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "references", "device_references", "device_views", "transfer"}
-OPERATIONS |= LAYERS[2] | LAYERS[3]
+OPERATIONS = {
+    "mesh",
+    "blending",
+    "paint",
+    "references",
+    "device_references",
+    "device_views",
+    "transfer",
+}
+OPERATIONS |= {"transfer"} | LAYERS[2] | LAYERS[3]
 OPERATIONS -= NETWORK_RUNTIME
 
 

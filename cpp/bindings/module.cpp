@@ -15,6 +15,7 @@ void bind_laplacian(py::module_&);
 void bind_mesh(py::module_&);
 void bind_network_maps(py::module_&);
 void bind_occlusion(py::module_&);
+void bind_paint(py::module_&);
 void bind_rasterize(py::module_&);
 void bind_references(py::module_&);
 void bind_registration(py::module_&);
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_core, m) {
   bind_completion(m);
   bind_zipper(m);
   bind_texture(m);
+  bind_paint(m);
   bind_render(m);
   bind_face_chart(m);
   bind_references(m);

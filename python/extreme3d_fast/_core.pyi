@@ -34,6 +34,8 @@ __all__: list[str] = [
     "fit_landmarks",
     "interpolate",
     "mesh_report",
+    "paint_mesh",
+    "pixels_of_vertices",
     "rasterize",
     "recover_dense",
     "register_dense",
@@ -377,6 +379,32 @@ def mesh_report(
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> dict: ...
+def paint_mesh(
+    source: numpy.typing.NDArray[numpy.uint8],
+    source_vertex: numpy.typing.NDArray[numpy.int32],
+    pixel_of_dense: numpy.typing.NDArray[numpy.int32],
+    filled: numpy.typing.NDArray[numpy.uint8],
+    triangle: numpy.typing.NDArray[numpy.int32],
+    uv: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    mirror: numpy.typing.NDArray[numpy.int32],
+    observed: numpy.typing.NDArray[numpy.uint8],
+    recovery: numpy.typing.NDArray[numpy.uint8],
+    pixel_of_vertex: numpy.typing.NDArray[numpy.int32],
+    color_of_sparse: numpy.typing.NDArray[numpy.uint8],
+    photo: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def pixels_of_vertices(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.int32]: ...
 def rasterize(
     vertices_in_camera: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],

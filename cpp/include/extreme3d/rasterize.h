@@ -250,4 +250,8 @@ void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> nor
                        ImageView<const float> depth, const Camera& camera,
                        VisibilityOptions options, int threads, View<std::uint8_t> visible);
 
+// `pixel_of` each vertex.
+void pixels_of_vertices(View<const Vec3> vertices_in_camera, const Camera& camera, int threads,
+                        View<std::int32_t> pixels);
+
 }  // namespace e3d
