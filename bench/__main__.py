@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import gpu, quality, seams, sheet, stages
+from bench import compare, gpu, peers, quality, readme, seams, sheet, stages, throughput
 
 # Each module has NAME, HELP, add_arguments(parser) and run(options) -> exit status.
-COMMANDS = (stages, gpu, seams, quality, sheet)
+COMMANDS = (stages, throughput, gpu, quality, seams, sheet, peers, compare, readme)
 
 
 def main() -> int:

@@ -164,8 +164,9 @@ class References:
         own = self._chart.unroll(
             seen.unfaded,
             seen.known,
-            target.view.camera.project(target.in_camera),
+            target.in_camera,
             target.visible,
+            target.view.camera,
         )
         found = self.search(seen, k=SHORT_LIST, count=REFERENCES)
         return self.lay_on(seen, expected_relief(self.set, found, *own))
@@ -191,7 +192,7 @@ class References:
         from extreme3d_fast.transfer import warp_by_surface
 
         target = seen.target
-        return warp_by_surface(*relief, self._chart, target.raster, target.model.faces)
+        return warp_by_surface(*relief, self._chart, target.raster)
 
     def by_similarity(self, seen: Seen, found: Sequence[Any]) -> Borrowed:
         from extreme3d_fast.transfer import warp_by_similarity

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import extreme3d_fast
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime")
 LOADED = 0.05  # share of the cores that others may use before a number is no headline any more
@@ -22,6 +20,8 @@ LOADED = 0.05  # share of the cores that others may use before a number is no he
 
 def describe() -> dict[str, Any]:
     """CPU, cores, frequency, load, system, versions and commit."""
+    import extreme3d_fast  # here, since it brings NumPy, whose threads start before a `pin` then
+
     return {
         "cpu": _cpu(),
         "cores": len(cores()),
@@ -63,6 +63,17 @@ def frequency_mhz() -> float | None:
     except (OSError, ValueError):
         return None
     return round(sum(values) / len(values)) if values else None
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far."""
+    try:  # VmHWM starts with the program; ru_maxrss may include the parent's at the fork
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class Watch:

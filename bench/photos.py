@@ -96,6 +96,14 @@ def held_out_photos(data: Path, folders: tuple[str, ...] = FOLDERS) -> list[Phot
     return sorted((p for p in photos if p.path.exists()), key=lambda p: p.name)
 
 
+@cache
+def teacher_points(data: Path) -> dict[str, np.ndarray]:
+    """(468, 2) px of MediaPipe's points by name (folder/file), where it found a face."""
+    landmarks = np.load(data / "photos" / "landmarks478.npz")
+    xy = landmarks["xy_u16"][:, :N_LANDMARKS].astype(np.float32) / 8 - 256
+    return dict(zip(landmarks["names"].tolist(), xy, strict=True))
+
+
 def whenet_rotation(pitch: float, yaw: float, roll: float) -> np.ndarray:
     """camera_from_head of WHENet's angles in degrees, which are those of 300W-LP.
 

@@ -1,6 +1,7 @@
 """Quality on held-out photos and real scans, beside MediaPipe's points fitted by our own fit.
 
-Needs the research data (see EXTREME3D_DATA in CONTRIBUTING.md) and scipy.
+Needs scipy, and the research data (see EXTREME3D_DATA in CONTRIBUTING.md); your own scans and LFW
+(--scans, --lfw) need no other data.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib import util
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import machine, page, pictures
 from bench.columns import load_columns
+from bench.pictures import Picture
+from bench.scan_files import UNITS
 from bench.tables import (
     Context,
     authors,
     bump_verification,
+    completion,
     holes,
     mask,
     occlusion,
@@ -36,6 +43,7 @@ HELP = "tables of quality on held-out photos and scans, beside MediaPipe"
 TABLES = {
     table.NAME: table
     for table in (
+        completion,
         occlusion,
         pose,
         scans,
@@ -73,6 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lfw", type=Path, metavar="DIR", help="NAME/NAME_0001.jpg, ...")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="default: pairs.txt of --lfw")
     parser.add_argument(
+        "--scans",
+        type=Path,
+        metavar="DIR",
+        help="for scans: textured meshes of heads, .glb, .obj or .ply, in place of our three",
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("auto", *UNITS),
+        default="auto",
+        help="of --scans; default: the one that suits the size of the face",
+    )
+    parser.add_argument(
         "--recogniser",
         type=Path,
         metavar="FILE",
@@ -87,14 +107,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--json", type=Path, metavar="FILE", help="also write everything there"
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with plots and pictures"
+    )
+    parser.add_argument(
+        "--from-json",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: make the page of --html from what --json wrote, without pictures",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure the tables one by one, printing each as it is done."""
-    if not options.data.is_dir():
-        raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
+    if options.from_json:
+        return from_json(options)
+    if not util.find_spec("scipy"):
+        raise SystemExit("quality needs scipy: pip install .[bench]")
     if options.pairs and not options.lfw:
         raise SystemExit("--pairs needs --lfw, the folder of its photos")
+    for name in ("lfw", "scans"):
+        folder = getattr(options, name)
+        if folder and not folder.is_dir():
+            raise SystemExit(f"--{name}: no folder {folder}")
     columns, missing = load_columns(options.threads, options.references)
     if not columns:
         raise SystemExit("; ".join(f"{title}: {why}" for title, why in missing.items()))
@@ -108,9 +143,15 @@ def run(options: argparse.Namespace) -> int:
         pairs=options.pairs,
         recogniser=options.recogniser,
         references=options.references,
+        scans=options.scans,
+        unit=options.unit,
     )
+    own_data = {scans.NAME: options.scans, verification.NAME: options.lfw}
+    if not context.has_data and not any(own_data.get(name) for name in options.tables):
+        raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
     report: dict[str, Any] = {
         "command": NAME,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine.describe(),
         "threads": options.threads,
         "seed": options.seed,
@@ -120,15 +161,53 @@ def run(options: argparse.Namespace) -> int:
     }
     for title, why in missing.items():
         print(f"without {title}: {why}")
-    for name in options.tables:
-        started = time.perf_counter()
-        table = TABLES[name].measure(context)
-        report["tables"][name] = table
-        print("\n".join(["", f"== {name}: {TABLES[name].HELP}", *TABLES[name].lines(table)]))
-        print(f"({time.perf_counter() - started:.0f} s)", flush=True)
-        if options.json:  # after each table: the whole takes minutes
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(report, indent=2) + "\n")
+    with machine.Watch() as watch:
+        for name in options.tables:
+            print(f"\n== {name}: {TABLES[name].HELP}")
+            if not context.has_data and not own_data.get(name):
+                print(f"skipped: no research data at {options.data}")
+                continue
+            started = time.perf_counter()
+            table = TABLES[name].measure(context)
+            report["tables"][name] = {"seed": options.seed, **table}
+            print("\n".join(TABLES[name].lines(table)))
+            print(f"({time.perf_counter() - started:.0f} s)", flush=True)
+            write_json(report, options.json)  # after each table: the whole takes minutes
+    report["watch"] = watch.report
+    write_json(report, options.json)
+    if timing.NAME in report["tables"]:
+        print(machine.headline("times are of this machine", watch.report))
+    if options.html:
+        write_page(report, options.html, pictures.of_report(context, report))
+    return 0
+
+
+def write_json(report: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def write_page(report: dict[str, Any], path: Path, shown: Sequence[Picture]) -> None:
+    texts = {name: TABLES[name].lines(table) for name, table in report["tables"].items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page.page(report, texts, shown), encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def from_json(options: argparse.Namespace) -> int:
+    """The page of an earlier run."""
+    if not options.html:
+        raise SystemExit("--from-json makes a page: --html FILE says where")
+    try:
+        report = json.loads(options.from_json.read_text())
+        write_page(report, options.html, ())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--from-json {options.from_json}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise SystemExit(
+            f"{options.from_json} is no report of this version's quality: {error!r}"
+        ) from None
     return 0
 
 

@@ -18,7 +18,7 @@ SIZE = 400  # px, side of a picture
 _SUPERSAMPLING = 2
 _LONGEST_EDGE = 20.0  # mm; longer ones are spikes and bridges of the reconstruction
 _FILL = 0.5  # of the picture's side, spanned by the 200 mm square of the networks
-_MAX_TEXTURE = 2048
+MAX_TEXTURE = 2048
 NOSE_TIP = 30  # among the 68 landmarks
 
 # The LJSON file groups its points by part; this is their place in the 68-point scheme.
@@ -43,6 +43,7 @@ class Scan:
     colors: np.ndarray | None = None  # (V, 3) sRGB
     texture: np.ndarray | None = None  # (h, w, 3) sRGB
     corner_uv: np.ndarray | None = None  # (F, 3, 2), v up
+    measured: np.ndarray | None = None  # (V,) bool, on the outside; None: all of it is
 
     @cached_property
     def face(self) -> np.ndarray:
@@ -51,6 +52,8 @@ class Scan:
         near = np.linalg.norm(self.vertices - tip, axis=1) < FACE_RADIUS
         used = np.zeros(len(near), bool)
         used[self.faces] = True
+        if self.measured is not None:
+            used &= self.measured
         return self.vertices[near & used]
 
     @cached_property
@@ -96,9 +99,9 @@ def load_scans(folder: Path, model: Any) -> list[Scan]:
         real = (np.linalg.norm(sides, axis=2) < _LONGEST_EDGE).all(axis=1)
         scan.faces = scan.faces[real]
         scan.corner_uv = None if scan.corner_uv is None else scan.corner_uv[real]
-        _straighten(scan, surface, mean)
+        straighten(scan, surface, mean)
         if scan.texture is None:
-            scan.colors = _skin_colors(scan, model)
+            scan.colors = skin_colors(scan, model)
     return scans
 
 
@@ -167,7 +170,7 @@ def render(
         direction = np.array(light.direction)
     lit = np.maximum(normal @ (direction / np.linalg.norm(direction)), 0)[:, None]
     if scan.texture is not None and scan.corner_uv is not None:
-        albedo, shade = _sample(scan.texture, at_pixels(scan.corner_uv)), 0.7 + 0.35 * lit
+        albedo, shade = sample_texture(scan.texture, at_pixels(scan.corner_uv)), 0.7 + 0.35 * lit
     else:
         assert scan.colors is not None
         albedo, shade = tone * at_pixels(scan.colors[scan.faces].astype(float)), 0.5 + 0.6 * lit
@@ -196,7 +199,7 @@ def render(
     )
 
 
-def _straighten(scan: Scan, mean_face: Surface, mean: np.ndarray) -> None:
+def straighten(scan: Scan, mean_face: Surface, mean: np.ndarray) -> None:
     """Move a scan rigidly to where the mean face lies best on it; complete its landmarks."""
     tip = scan.landmarks[NOSE_TIP - 17]
     near = scan.vertices[np.linalg.norm(scan.vertices - tip, axis=1) < FACE_RADIUS]
@@ -209,7 +212,7 @@ def _straighten(scan: Scan, mean_face: Surface, mean: np.ndarray) -> None:
         scan.landmarks[unknown] = Surface(scan.vertices, scan.faces).closest(mean[unknown])[1]
 
 
-def _skin_colors(scan: Scan, model: Any) -> np.ndarray:
+def skin_colors(scan: Scan, model: Any) -> np.ndarray:
     """The built-in head's colours of skin, lips and eyes, carried over by nearest vertex."""
     from scipy.spatial import cKDTree
 
@@ -222,7 +225,7 @@ def _skin_colors(scan: Scan, model: Any) -> np.ndarray:
     return np.asarray(model.colors[cKDTree(head).query(scan.vertices)[1]])
 
 
-def _sample(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
+def sample_texture(texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """(N, 3) colours of a texture at (N, 2) coordinates."""
     height, width = texture.shape[:2]
     columns = 1024  # OpenCV wants a picture of coordinates, with sides below 32768
@@ -239,7 +242,7 @@ def _james(folder: Path, mean: np.ndarray) -> Scan:
     points[_JAMES_68] = np.array(group["landmarks"]["points"], float)
     s, rotation, shift = similarity(points[17:], mean)
     texture = cv2.imread(str(folder / "james_menpo_james.jpg"), cv2.IMREAD_COLOR)[:, :, ::-1]
-    factor = min(1.0, _MAX_TEXTURE / max(texture.shape[:2]))
+    factor = min(1.0, MAX_TEXTURE / max(texture.shape[:2]))
     return Scan(
         "james",
         s * vertices @ rotation.T + shift,

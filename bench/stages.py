@@ -1,22 +1,30 @@
-"""Time of each stage of a reconstruction on real photos, and the memory that it takes."""
+"""Time of each stage of a reconstruction on real photos, its floor, and the memory that it takes.
+
+A floor is the least that a stage can take on this machine, see bench/floors.py; `--scaling` tells
+how times grow with pixels and vertices, see bench/scaling.py.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import machine
+from bench import machine, scaling
+from bench.floors import Floor
+from bench.stats import quartiles
 
 NAME = "stages"
-HELP = "ms per stage (p50, p95) and peak memory on real photos"
+HELP = "ms per stage, how far from its floor, and peak memory on real photos; --scaling"
 
 # What the paper took 0.6 s for: holes of the bump map found and filled from a reference. Photos
 # without holes skip most of it.
@@ -45,33 +53,97 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="default: paper_photos of EXTREME3D_DATA, else scikit-image's astronaut",
     )
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
-    parser.add_argument("--markdown", action="store_true", help="print the table for the README")
+    parser.add_argument("--repeat", type=positive, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    add_runtime(parser)
+    scaling.add_arguments(parser)
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        help="of the networks (default: the faster one that is installed)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, is {value}")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure in a process of its own, so that its peak memory is the reconstruction's."""
+    """Measure in processes of their own: the peak memory of the first is the reconstruction's."""
     photos = find_photos(options.photos)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        measured = pool.apply(measure, (photos, options.repeat, options.threads))
+    if options.scaling and (why := scaling.refusal(options)):
+        print(why)
+        return 2
+    pinned = machine.pin(options.threads)  # before they start, so that all their threads are
+    if options.scaling:
+        return run_scaling(options, scaling.some(photos), pinned)
+    with machine.Watch() as watch:
+        how = options.threads, options.runtime
+        measured = in_new_process(measure, photos, options.repeat, *how)
+        counted = in_new_process(count, photos, *how)
     report = {
         "command": NAME,
         "machine": machine.describe(),
+        "watch": watch.report,
+        "pinned": pinned,
         "threads": options.threads,
+        "runtime": measured["runtime"],
         "repeat": options.repeat,
         "photos": len(photos),
         "failed": measured["failed"],
+        "rates": counted["rates"],
         "stages": summarize(measured["timings"]),
         "peak_memory_mb": measured["peak_memory_mb"],
         "import_memory_mb": measured["import_memory_mb"],
         "vertices": measured["vertices"],
+        "head_vertices": measured["head_vertices"],
     }
-    print(table(report, markdown=options.markdown))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    floors = summarize_floors(measured["timings"], measured["timed"], counted["floors"])
+    for name, of_stage in floors.items():
+        report["stages"][name] |= of_stage
+    print(table(report))
+    write(report, options.json)
     return 0 if measured["timings"] else 1
+
+
+def run_scaling(options: argparse.Namespace, photos: list[str], pinned: list[int]) -> int:
+    """Time by size, in a process of its own too."""
+    sizes = options.sizes, options.levels, options.repeat, options.threads
+    with machine.Watch() as watch:
+        measured = in_new_process(scaling.measure, photos, *sizes)
+    report = {
+        "command": f"{NAME} --scaling",
+        "machine": machine.describe(),
+        "watch": watch.report,
+        "pinned": pinned,
+        "threads": options.threads,
+        "repeat": options.repeat,
+        "photos": [Path(photo).name or "astronaut" for photo in photos],
+        **measured,
+    }
+    print(scaling.table(report))
+    write(report, options.json)
+    return 0 if measured["pixels"]["results"] or measured["vertices"]["results"] else 1
+
+
+def in_new_process(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns that runs in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def write(report: Mapping[str, Any], path: Path | None) -> None:
+    """The report as JSON, where that was asked for."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def find_photos(folder: Path | None) -> list[str]:
@@ -80,7 +152,14 @@ def find_photos(folder: Path | None) -> list[str]:
         data = Path(os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data"))
         folder = data / "paper_photos"
         if not folder.is_dir():
+            if importlib.util.find_spec("skimage") is None:
+                raise SystemExit(
+                    f"no photos in {folder}, and none of scikit-image: --photos DIR, or "
+                    "pip install .[bench]"
+                )
             return [""]
+    if not folder.is_dir():
+        raise SystemExit(f"no folder {folder}")
     # The paper's photos lie among maps named after them: 07.jpg beside 07_mask.png.
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     names = {p.stem for p in found}
@@ -90,13 +169,16 @@ def find_photos(folder: Path | None) -> list[str]:
     return photos
 
 
-def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
+def measure(
+    photos: Sequence[str], repeat: int, threads: int, runtime: str | None = None
+) -> dict[str, Any]:
     """Reconstruct each photo `repeat` times, after one run that does not count."""
     from extreme3d_fast import NoFaceFound, Reconstructor
 
-    reconstructor = Reconstructor(threads=threads)
-    import_memory = peak_memory_mb()
+    reconstructor = Reconstructor(threads=threads, runtime=runtime)  # type: ignore[arg-type]
+    import_memory = machine.peak_memory_mb()
     timings: list[dict[str, float]] = []
+    timed: list[str] = []  # photo of each
     failed: dict[str, str] = {}
     vertices: list[int] = []
     for round_ in range(repeat + 1):
@@ -111,27 +193,44 @@ def measure(photos: Sequence[str], repeat: int, threads: int) -> dict[str, Any]:
             total = (time.perf_counter() - started) * 1e3
             if round_ > 0:
                 timings.append({**face.timings, "total": total})
+                timed.append(photo)
                 vertices.append(len(face.vertices))
     return {
         "timings": timings,
+        "timed": timed,
         "failed": failed,
+        "runtime": reconstructor.runtime,
         "vertices": int(np.median(vertices)) if vertices else 0,
+        "head_vertices": reconstructor.head_model.skin_vertex_count,
         "import_memory_mb": round(import_memory, 1),
-        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "peak_memory_mb": round(machine.peak_memory_mb(), 1),
     }
 
 
-def peak_memory_mb() -> float:
-    """Largest resident size of this process so far."""
-    try:  # VmHWM starts with the program; ru_maxrss may include the parent's at the fork
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    import resource
+def count(photos: Sequence[str], threads: int, runtime: str | None = None) -> dict[str, Any]:
+    """Floors of each photo's stages, by the rates of the machine before and after counting."""
+    from bench import floors
+    from bench.workloads import capture
+    from extreme3d_fast import NoFaceFound, Reconstructor
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    owner = Reconstructor(threads=threads, runtime=runtime)  # type: ignore[arg-type]
+    bfloat16 = "bf16" in owner.runtime
+    rates = floors.measure_rates(threads, bfloat16=bfloat16)
+    counts: dict[str, Mapping[str, Any]] = {}
+    for photo in photos:
+        try:
+            captured = capture(photo or machine.astronaut(), owner=owner)
+        except NoFaceFound:
+            continue
+        counts[photo] = floors.counts(captured)
+    rates = floors.best_of(rates, floors.measure_rates(threads, bfloat16=bfloat16))
+    return {
+        "rates": rates.report(),
+        "floors": {
+            photo: {name: floors.floor(c, rates) for name, c in of_photo.items()}
+            for photo, of_photo in counts.items()
+        },
+    }
 
 
 def of_section_4_2(timings: Mapping[str, float]) -> float | None:
@@ -141,15 +240,18 @@ def of_section_4_2(timings: Mapping[str, float]) -> float | None:
     return sum(timings.get(stage, 0.0) for stage in SECTION_4_2)
 
 
-def summarize(timings: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """p50 and p95 of each stage in ms over the runs that have it, of section 4.2 where something
-    was filled from a reference, of section 4.3, and of all together."""
-    rows = []
-    for row in timings:
-        filling = of_section_4_2(row)
-        sums = {} if filling is None else {"section 4.2": filling}
-        sums["section 4.3"] = sum(row.get(stage, 0.0) for stage in SECTION_4_3)
-        rows.append({**row, **sums})
+def with_sums(row: Mapping[str, float]) -> dict[str, float]:
+    """A run's stages and its sums: of section 4.2 where something was filled from a reference."""
+    filling = of_section_4_2(row)
+    sums = {} if filling is None else {"section 4.2": filling}
+    sums["section 4.3"] = sum(row.get(stage, 0.0) for stage in SECTION_4_3)
+    return {**row, **sums}
+
+
+def summarize(timings: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """p50, p95 and quartiles of each stage in ms over the runs that have it, of section 4.2 where
+    something was filled from a reference, of section 4.3, and of all together."""
+    rows = [with_sums(row) for row in timings]
     # the run of most stages has them in their order
     names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
     order = [n for n in names if n not in SUMS] + [n for n in SUMS if n in names]
@@ -157,22 +259,60 @@ def summarize(timings: Sequence[Mapping[str, float]]) -> dict[str, dict[str, flo
     for name in order:
         values = [row[name] for row in rows if name in row]
         p50, p95 = np.percentile(values, [50, 95])
-        summary[name] = {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "n": len(values)}
+        summary[name] = {
+            "p50": round(float(p50), 3),
+            "p95": round(float(p95), 3),
+            **quartiles(values),
+        }
     return summary
 
 
-def table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
+def summarize_floors(
+    timings: Sequence[Mapping[str, float]],
+    timed: Sequence[str],
+    floors: Mapping[str, Mapping[str, Floor]],
+) -> dict[str, dict[str, Any]]:
+    """How far each stage is from its floor, run by run: floors differ from photo to photo.
+
+    Args:
+        timings: ms of each stage in each run.
+        timed: photo of each run.
+        floors: by photo and stage. That of a sum is the sum of its stages'.
+    """
+    least: dict[str, list[float]] = {}
+    ratio: dict[str, list[float]] = {}
+    about: dict[str, list[Floor]] = {}
+    for row, photo in zip(timings, timed, strict=True):
+        known = {n: f.ms for n, f in floors.get(photo, {}).items() if f.ms is not None}
+        known = with_sums({n: ms for n, ms in known.items() if n in row})
+        known["total"] = sum(ms for n, ms in known.items() if n not in SUMS)
+        for name, ms in with_sums(row).items():
+            if known.get(name, 0.0) > 0:
+                least.setdefault(name, []).append(known[name])
+                ratio.setdefault(name, []).append(ms / known[name])
+            if name in floors.get(photo, {}):
+                about.setdefault(name, []).append(floors[photo][name])
+    out: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys([*least, *about]):
+        bounds = Counter(f.bound for f in about.get(name, []))
+        last = about[name][-1].why if name in about else "sum of its stages'"
+        out[name] = {
+            "floor_ms": round(float(np.median(least[name])), 4) if name in least else None,
+            "ratio": quartiles(ratio.get(name, [])),
+            "bound": bounds.most_common(1)[0][0] if bounds else "sum",
+            "counted": last,
+        }
+    return out
+
+
+def table(report: Mapping[str, Any]) -> str:
     """The report for people."""
     about = report["machine"]
-    lines = []
-    if markdown:
-        lines += ["| stage | p50 ms | p95 ms |", "| --- | ---: | ---: |"]
-        lines += [f"| {n} | {s['p50']:.1f} | {s['p95']:.1f} |" for n, s in report["stages"].items()]
-        lines.append("")
-    else:
-        lines.append(f"{'stage':<16}{'p50 ms':>10}{'p95 ms':>10}{'n':>6}")
-        for name, s in report["stages"].items():
-            lines.append(f"{name:<16}{s['p50']:>10.2f}{s['p95']:>10.2f}{s['n']:>6}")
+    lines = [
+        f"{'stage':<14}{'p50 ms':>9}{'p95 ms':>9}{'q1-q3':>16}{'floor ms':>10}{'ratio':>7}  "
+        f"{'bound':<6}{'n':>4}  counted"
+    ]
+    lines += [_line(name, s) for name, s in report["stages"].items()]
     done = report["photos"] - len(report["failed"])
     if "section 4.2" in report["stages"]:
         lines.append(f"section 4.2: target {TARGET_4_2_MS:.0f} ms on two cores")
@@ -184,7 +324,31 @@ def table(report: Mapping[str, Any], *, markdown: bool = False) -> str:
         f"{about['cpu']}, {about['cores']} cores, load {about['load']}, "
         f"{report['threads']} threads used",
         f"extreme3d_fast {about['versions']['extreme3d-fast']} at {about['commit']}, "
-        f"Python {about['python']}, onnxruntime {about['versions']['onnxruntime']}",
+        f"Python {about['python']}, networks: {report['runtime']}",
     ]
+    if "rates" in report:
+        copy, gemm = report["rates"]["copy_gb_s"], report["rates"]["gemm_gflop_s"]
+        lines += [
+            "floors: bytes by copies in a working set of that size, "
+            + ", ".join(f"{size} {rate:.0f} GB/s" for size, rate in copy.items()),
+            "floors: operations by NumPy's matrix product, "
+            + ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in gemm.items()),
+        ]
+    if "watch" in report and "total" in report["stages"]:
+        total = report["stages"]["total"]
+        text = f"{total['p50']:.1f} ms a photo, quartiles {total['q1']:.1f}-{total['q3']:.1f}"
+        lines.append(machine.headline(text, report["watch"]))
     lines += [f"failed: {name}: {why}" for name, why in report["failed"].items()]
     return "\n".join(lines)
+
+
+def _line(name: str, s: Mapping[str, Any]) -> str:
+    """A stage in the table; reports of before there were floors have less."""
+    spread = f"{s['q1']:.2f}-{s['q3']:.2f}" if "q1" in s else "-"
+    known = s.get("floor_ms") is not None
+    least = f"{s['floor_ms']:.3f}" if known else "-"
+    ratio = f"{s['ratio']['median']:.1f}" if known else "-"
+    return (
+        f"{name:<14}{s['p50']:>9.2f}{s['p95']:>9.2f}{spread:>16}{least:>10}{ratio:>7}  "
+        f"{s.get('bound', '-'):<6}{s['n']:>4}  {s.get('counted', '')}".rstrip()
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -12,6 +13,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from research_data import DATA
 
+from bench.workloads import Capture, capture
 from extreme3d_fast.device import Device
 from extreme3d_fast.errors import DeviceUnavailable
 from extreme3d_fast.mesh_io import Mesh
@@ -37,6 +39,14 @@ def portrait() -> NDArray[np.uint8]:
     image = np.asarray(data.astronaut(), np.uint8)
     image.flags.writeable = False
     return image
+
+
+@pytest.fixture(scope="session")
+def captured(portrait: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    """The stages of the portrait's reconstruction in a crop of 250 px, read from a file."""
+    path = tmp_path_factory.mktemp("captured") / "portrait.png"
+    cv2.imwrite(str(path), portrait[:, :, ::-1])
+    return capture(path, crop_size=250, threads=1)
 
 
 @pytest.fixture

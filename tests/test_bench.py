@@ -11,7 +11,8 @@ from bench import machine, stages
 
 def test_percentiles_are_those_of_the_runs() -> None:
     runs = [{"detect": float(i), "total": 2.0 * i} for i in range(101)]
-    assert stages.summarize(runs)["detect"] == {"p50": 50.0, "p95": 95.0, "n": 101}
+    quartiles = {"median": 50.0, "q1": 25.0, "q3": 75.0, "n": 101}
+    assert stages.summarize(runs)["detect"] == {"p50": 50.0, "p95": 95.0, **quartiles}
 
 
 def test_section_4_3_is_the_sum_of_its_stages_in_each_run() -> None:
@@ -42,10 +43,25 @@ def test_folder_without_photos_is_refused(tmp_path: Path) -> None:
         stages.find_photos(tmp_path)
 
 
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no folder .*gone"):
+        stages.find_photos(tmp_path / "gone")
+
+
+def test_missing_photos_and_scikit_image_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTREME3D_DATA", str(tmp_path))
+    monkeypatch.setattr(stages.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"pip install \.\[bench\]"):
+        stages.find_photos(None)
+
+
 def test_table_names_the_machine_and_every_stage() -> None:
     report = {
         "machine": machine.describe(),
         "threads": 2,
+        "runtime": "onnxruntime 1.32.0 CPU",
         "repeat": 1,
         "photos": 2,
         "failed": {"a.jpg": "no face found"},
@@ -54,7 +70,6 @@ def test_table_names_the_machine_and_every_stage() -> None:
         "import_memory_mb": 100.0,
         "vertices": 5,
     }
-    for markdown in (False, True):
-        text = stages.table(report, markdown=markdown)
-        for word in ("detect", "total", "300 MB", "cores", "failed: a.jpg: no face found"):
-            assert word in text
+    text = stages.table(report)
+    for word in ("detect", "total", "300 MB", "cores", "1.32.0", "failed: a.jpg: no face found"):
+        assert word in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -72,10 +74,11 @@ def test_weighted_separation_is_that_of_repeated_pairs(
     s, same = scores
     order = np.argsort(-s)
     weight = rng.integers(0, 4, len(s))
-    area, accuracy = stats.weighted_separation(s[order], same[order], weight)
+    area, accuracy, errors = stats.weighted_separation(s[order], same[order], weight)
     s, same = s[order].repeat(weight), same[order].repeat(weight)
     assert area == pytest.approx(stats.auc(s, same))
     assert accuracy == pytest.approx(stats.best_threshold(s, same)[1])
+    assert errors == pytest.approx(stats.equal_error_rate(s, same))
 
 
 def test_separation_without_same_pairs_is_unknown() -> None:
@@ -447,7 +450,7 @@ def test_lfw_protocol_on_a_folder_of_its_layout(tmp_path: Path, cutouts: pasting
     assert (report["photos"], report["folds"]) == (8, 2)
     for condition in ("clean", "hands"):
         sighted, blind = (report["columns"][k][condition] for k in ("sighted", "blind"))
-        assert sighted["auc"] == {"mean": 100.0, "std": 0.0}
+        assert sighted["auc"] == {"mean": 100.0, "std": 0.0, "low": 100.0, "high": 100.0, "n": 2}
         assert sighted["one_minus_eer"]["mean"] == 100
         assert sighted["accuracy"]["mean"] == 100
         assert blind["not_found"] == 8
@@ -576,10 +579,10 @@ def test_tables_are_chosen_by_name() -> None:
     not hasattr(Reconstructor, "estimate_foundation"), reason="no estimate_foundation yet"
 )
 def test_quick_run_prints_every_table(data_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "quality.json"
+    out, html = tmp_path / "quality.json", tmp_path / "quality.html"
     command = [sys.executable, "-m", "bench", "quality", "--quick", "--threads", "1"]
     done = subprocess.run(
-        [*command, "--data", str(data_dir), "-o", str(out)],
+        [*command, "--data", str(data_dir), "-o", str(out), "--html", str(html)],
         cwd=machine.REPOSITORY,
         capture_output=True,
         text=True,
@@ -587,5 +590,19 @@ def test_quick_run_prints_every_table(data_dir: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert out.exists()
+    report, page = json.loads(out.read_text()), html.read_text("utf-8")
+    assert "image/jpeg" in page
     for name in quality.TABLES:
         assert f"== {name}" in done.stdout
+        assert report["tables"][name]["seed"] == 0
+        assert f'id="{name}"' in page
+    again = tmp_path / "again.html"
+    done = subprocess.run(
+        [*command[:4], "--from-json", str(out), "--html", str(again)],
+        cwd=machine.REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 0
+    # what JSON does to keys and tuples changes nothing but the pictures
+    without_pictures = re.sub(r"<figure>.*?</figure>\n?", "", page)
+    assert again.read_text("utf-8").splitlines() == without_pictures.splitlines()

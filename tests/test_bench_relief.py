@@ -402,7 +402,7 @@ def test_no_face_no_view() -> None:
 
 
 def test_authors_table_prints_every_band() -> None:
-    cells = [stats.quartiles([0.5, None, 0.7, float("nan")])] * len(authors.BANDS)
+    cells = [authors.of_photos([0.5, None, 0.7, float("nan")])] * len(authors.BANDS)
     report = {
         "bands_mm": authors.BANDS,
         "records": [{"share": 0.5}],
@@ -410,7 +410,7 @@ def test_authors_table_prints_every_band() -> None:
         "missing": {},
     }
     text = "\n".join(authors.lines(report))
-    assert text.count("0.60 (0.55-0.65)  2") == len(authors.BANDS)
+    assert text.count("0.60 (0.55-0.65), 0.60 [0.50-0.70]  2") == len(authors.BANDS)
     assert stats.quartiles([])["median"] is None
 
 

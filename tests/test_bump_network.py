@@ -25,6 +25,7 @@ from tiny_networks import (
     write_network,
 )
 
+from extreme3d_fast import _core
 from extreme3d_fast._shading import foundation_normals
 from extreme3d_fast.bump_network import (
     MAP_SIZE,
@@ -260,7 +261,7 @@ def test_answers_that_are_no_numbers_are_refused(make, value):
 def test_answers_of_another_size_are_refused(make):
     weight = oval(500)
     network = make(says(), stride=2)
-    with pytest.raises(InvalidModelFile, match=r"a\.onnx.*expected finite bump of shape"):
+    with pytest.raises(InvalidModelFile, match=r"a\.onnx.*expected finite bump and mask of shape"):
         network.estimate(noise(500), weight, flat(weight), camera(500))
 
 
@@ -385,3 +386,69 @@ def test_shipped_network_finds_relief_and_face(portrait):
     hidden = reconstructor.reconstruct(covered)
     assert hidden.face_mask.sum() < 0.85 * face.face_mask.sum()
     assert any("occluded" in warning for warning in hidden.warnings)
+
+
+# === The maps before and after the network, against a naive twin ===
+
+
+def crop_maps(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A crop, and the depth of a bowl in it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:500, :500]
+    depth = np.where((x - 240) ** 2 + (y - 260) ** 2 < 170**2, 800 + 0.002 * (x - 200) ** 2, np.inf)
+    depth += rng.normal(0, 0.2, depth.shape)
+    return rng.integers(0, 256, (500, 500, 3), np.uint8), depth.astype(np.float32)
+
+
+@pytest.mark.parametrize(("corner", "shape"), [((40, 60), (384, 448)), ((-6, -6), (512, 512))])
+def test_input_is_colours_and_normals_of_smoothed_depth(corner, shape):
+    image, depth = crop_maps()
+    (x, y), (height, width) = corner, shape
+    got = _core.bump_input(image, depth, 0.55, x, y, width, height, 5)
+    rows, columns = (slice(max(c, 0), min(c + n, 500)) for c, n in ((y, height), (x, width)))
+    nx, ny, _ = foundation_normals(np.ascontiguousarray(depth[rows, columns]), 0.55)
+    seen = np.isfinite(depth[rows, columns])
+    planes = [*np.moveaxis(image[rows, columns] / 127.5 - 1, 2, 0), nx * seen, ny * seen]
+    want = np.zeros((5, height, width))
+    want[:, rows.start - y : rows.stop - y, columns.start - x : columns.stop - x] = planes
+    np.testing.assert_allclose(got[0], want, atol=1e-3)  # slopes of depths of 1,450 px in float32
+    np.testing.assert_array_equal(
+        _core.bump_input(image, depth, 0.55, x, y, width, height, 3)[0], got[0, :3]
+    )
+
+
+def test_input_does_not_depend_on_threads():
+    image, depth = crop_maps()
+    one, three = (_core.bump_input(image, depth, 0.55, 30, 20, 448, 448, 5, n) for n in (1, 3))
+    np.testing.assert_array_equal(one, three)
+
+
+@pytest.mark.parametrize(("corner", "shape"), [((40, 60), (384, 448)), ((-6, -6), (512, 512))])
+def test_answers_are_limited_weighted_and_put_in_their_place(corner, shape):
+    rng = np.random.default_rng(1)
+    (x, y), (height, width) = corner, shape
+    bump = rng.normal(0, 5, (height, width)).astype(np.float32)
+    mask = rng.normal(0.5, 1, (height, width)).astype(np.float32)
+    weight = rng.uniform(0, 1, (500, 500)).astype(np.float32)
+    face = rng.integers(0, 2, (500, 500), np.uint8)
+    got, probability, finite = _core.bump_output(bump, mask, x, y, weight, face)
+    rows, columns = (slice(max(c, 0), min(c + n, 500)) for c, n in ((y, height), (x, width)))
+    inside = (
+        slice(rows.start - y, rows.stop - y),
+        slice(columns.start - x, columns.stop - x),
+    )
+    want = np.zeros((2, 500, 500), np.float32)
+    want[0, rows, columns] = np.clip(bump[inside], -6, 6) * weight[rows, columns]
+    want[1, rows, columns] = np.clip(mask[inside], 0, 1) * face[rows, columns]
+    assert finite
+    np.testing.assert_array_equal(got, want[0])
+    np.testing.assert_array_equal(probability, want[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_answer_that_is_no_number_is_noticed(which, value):
+    answers = np.zeros((2, 64, 128), np.float32)
+    answers[which, 50, 3] = value
+    square = np.ones((500, 500), np.float32)
+    assert not _core.bump_output(*answers, 0, 0, square, square.astype(np.uint8))[2]

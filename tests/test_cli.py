@@ -268,10 +268,12 @@ def test_options_reach_the_reconstructor(mode, face, monkeypatch, tmp_path):
 
     monkeypatch.setattr("extreme3d_fast.reconstructor.Reconstructor", reconstructor)
     arguments = ["--foundation", mode, "--threads", "3", "--detail", "none"]
+    arguments += ["--runtime", "onnxruntime"]
     arguments += ["--bump-network", "a.onnx", "--references", "a.npz"]
     assert main(["reconstruct", photo("a.png", 1), "-o", "out", *arguments]) == ALL_DONE
     assert asked == {
         "device": "cpu",
+        "runtime": "onnxruntime",
         "foundation": mode,
         "detail": "none",
         "bump_network": Path("a.onnx"),

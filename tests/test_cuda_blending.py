@@ -363,9 +363,9 @@ def real_holes(data_dir: Path) -> list[tuple[Any, ...]]:
     """Arguments that `fill_bump` gets for photos of covered faces."""
     seen: list[tuple[Any, ...]] = []
 
-    def spy(*maps: Any) -> Map:
+    def spy(*maps: Any, threads: int) -> Map:
         seen.append(maps)
-        return fill_on_host(*maps)
+        return fill_on_host(*maps, threads=threads)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reconstructor, "fill_bump", spy)

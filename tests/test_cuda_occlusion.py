@@ -14,6 +14,7 @@ from extreme3d_fast import reconstructor
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.device import Device
 from extreme3d_fast.occlusion import Occlusion, find_holes
+from extreme3d_fast.rasterize import pixels_of_vertices
 
 Mask = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -196,7 +197,7 @@ def test_masks_at_vertices_are_the_hosts(device: Device, rng: np.random.Generato
         pixel,
         device.stream,
     )
-    expected = reconstructor._pixels(in_camera[3:], camera)
+    expected = pixels_of_vertices(in_camera[3:], camera)
     # a vertex within rounding of the border of a pixel
     assert (device.get(pixel, np.int32)[3:] != expected).sum() <= 1
     assert 0 < (expected >= 0).sum() < len(expected)

@@ -14,8 +14,14 @@ from extreme3d_fast.device import Device
 from extreme3d_fast.foundation_view import _photo_in_crop
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
 from extreme3d_fast.mesh_io import Mesh
-from extreme3d_fast.rasterize import Raster, interpolate, rasterize, vertex_visibility
-from extreme3d_fast.reconstructor import Reconstructor, _pixels
+from extreme3d_fast.rasterize import (
+    Raster,
+    interpolate,
+    pixels_of_vertices,
+    rasterize,
+    vertex_visibility,
+)
+from extreme3d_fast.reconstructor import Reconstructor
 from extreme3d_fast.smooth_depth import smooth_depth
 
 Float32 = npt.NDArray[np.float32]
@@ -296,8 +302,7 @@ def test_pixels_of_vertices_are_the_hosts(
         out,
         device.stream,
     )
-    with np.errstate(all="ignore"):
-        expected = _pixels(vertices, camera)
+    expected = pixels_of_vertices(vertices, camera)
     np.testing.assert_array_equal(device.get(out, np.int32), expected)
 
 

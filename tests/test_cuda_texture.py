@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from extreme3d_fast import reconstructor as host
 from extreme3d_fast.camera import Camera
+from extreme3d_fast.dense import DenseMesh
 from extreme3d_fast.device import Device
-from extreme3d_fast.face import Provenance
 from extreme3d_fast.mesh import rotate_vectors, transform_points, vertex_normals
 from extreme3d_fast.mesh_io import Mesh
-from extreme3d_fast.rasterize import vertex_visibility
+from extreme3d_fast.paint import paint_mesh
+from extreme3d_fast.rasterize import pixels_of_vertices, vertex_visibility
 from extreme3d_fast.reconstructor import Reconstructor
 from extreme3d_fast.registration import Registration
 from extreme3d_fast.texture import vertex_colors
-from extreme3d_fast.zipper import VertexSource, ZipperedMesh
+from extreme3d_fast.zipper import ZipperedMesh
 
 SIZE = 96
 CAMERA = Camera(300.0, 290.0, 50.0, 46.0, SIZE, SIZE)
@@ -172,30 +173,21 @@ class Final:
 
     def host(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Colours and provenance as `Reconstructor` has them."""
-        registration = Registration(self.triangle, self.uv, np.zeros((len(self.uv), 3), np.float32))
-        none = np.zeros(0, np.float32)
-        mesh = ZipperedMesh(none, none.astype(np.int32), self.source, self.vertex, self.source)
-        hidden = self.filled.ravel()[self.pixel]
-        sparse = self.colors.astype(np.float32)
-        dense = self.photo.reshape(-1, 3)[self.pixel]
-        dense[hidden] = host._registered_colors(
-            np.flatnonzero(hidden), sparse, registration, self.faces
-        )
-        reflected_vertex = self.vertex[self.source == VertexSource.REFLECTED]
-        reflected = host._reflected_colors(
-            reflected_vertex, dense, self.colors, registration, self.faces, self.mirror
-        )
-        filled_vertex = host._at_vertices(self.filled, self.pixel_of_vertex)
-        origin = np.select(
-            [self.observed & filled_vertex, self.observed, self.recovery == 1],
-            [Provenance.FILLED, Provenance.OBSERVED, Provenance.MIRRORED],
-            Provenance.MODEL,
-        )
-        origin_of_dense = np.where(hidden, Provenance.FILLED, Provenance.OBSERVED)
-        origin_of_reflected = np.full(len(reflected), Provenance.MIRRORED)
-        return (
-            host._gather(mesh, self.colors, dense, reflected),
-            host._gather(mesh, origin, origin_of_dense, origin_of_reflected),
+        none = np.zeros((0, 3), np.float32)
+        vertex_of_pixel = np.full(SIZE**2, -1, np.int32)
+        vertex_of_pixel[self.pixel] = np.arange(len(self.pixel))
+        return paint_mesh(
+            ZipperedMesh(none, none, self.source, self.vertex, self.source),
+            DenseMesh(none, none, vertex_of_pixel.reshape(SIZE, SIZE)),
+            Registration(self.triangle, self.uv, none),
+            self.faces,
+            self.mirror,
+            self.colors,
+            self.observed,
+            self.recovery,
+            np.int32(self.pixel_of_vertex),
+            self.filled,
+            self.photo,
         )
 
     def on(self, device: Device, beyond: int = 0) -> tuple[Any, Any]:
@@ -367,7 +359,7 @@ def test_parts_of_a_photo_have_the_hosts_colours(device: Device, real: dict[str,
     in_camera = transform_points(pose, head[skin:])
     all_faces = np.concatenate([model.part_faces[name] - skin for name in face.parts])
     normals = rotate_vectors(pose, vertex_normals(head[skin:], all_faces))
-    parts.pixel = host._pixels(in_camera, camera)
+    parts.pixel = pixels_of_vertices(in_camera, camera)
     parts.visible = vertex_visibility(in_camera, normals, real["raster"].depth, camera)
     parts.visible &= host._at_vertices(real["uncovered"], parts.pixel)
     expected = np.concatenate([part.colors for part in face.parts.values()])

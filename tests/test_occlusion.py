@@ -1,11 +1,13 @@
 """Holes are what the face mask rejects; they take a reference's detail, else a smooth surface."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extreme3d_fast.occlusion import fill_bump, find_holes
+from extreme3d_fast.blending import blend_gradients
+from extreme3d_fast.occlusion import fill_bump, find_holes, unfade
 
 SIZE = 120
 Y, X = (np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2).astype(np.float32)
@@ -78,6 +80,22 @@ def test_single_pixel_image_is_filled():
     assert fill_bump(np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1), bool)) == 0
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_window_of_the_holes_is_filled_as_the_whole_map_is(threads):
+    rng = np.random.default_rng(0)
+    hole = cv2.blur(rng.normal(size=FACE.shape), (9, 9)) > 0.15
+    bump = RIPPLES * FADING
+    unfaded, known = unfade(bump, FADING, hole, threads=threads)
+    np.testing.assert_array_equal(known, ~hole & (FADING >= 0.1))
+    weight = np.where(known, FADING, 1)
+    np.testing.assert_array_equal(unfaded, np.where(known, bump, 0) / weight)
+    unknown = hole & (FADING > 0)
+    other, half = RIPPLES[:, ::-1], X > 3
+    blended = blend_gradients(unfaded, known, known | unknown, other, half)
+    filled = fill_bump(bump, FADING, hole, other, half, threads=threads)
+    np.testing.assert_array_equal(filled, np.where(unknown, blended * FADING, bump))
+
+
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="smooth"):
         find_holes(np.ones((5, 5), bool), np.ones((5, 5)), "magic")
@@ -90,6 +108,8 @@ def test_unknown_method_is_refused():
         ({"bump": np.zeros(5)}, ValueError),
         ({"hole": np.ones((5, 5))}, TypeError),
         ({"weight": np.ones((4, 5))}, ValueError),
+        ({"borrowed": np.full((5, 5), np.inf)}, ValueError),
+        ({"valid": np.ones((5, 5), bool)}, ValueError),
     ],
 )
 def test_bad_fill_input_is_refused_by_name(change, error):
@@ -109,6 +129,47 @@ def test_holes_are_the_rejected_part_of_the_face():
     assert np.array_equal(occlusion.hole, expected)
     assert occlusion.fraction == pytest.approx(0.25)
     assert not find_holes(mask, weight, "none").hole.any()
+
+
+def holes_of_opencv(mask, weight):
+    """Twin: what OpenCV's components and distances make of it."""
+    scale = weight.shape[1] / 500
+    face = weight > 0
+    _, label, stats, _ = cv2.connectedComponentsWithStats((face & ~mask).view(np.uint8))
+    large = stats[:, cv2.CC_STAT_AREA] >= 30 * scale**2
+    large[0] = False
+    grown = large[label]
+    if not grown.any():
+        return grown
+    away = cv2.distanceTransform((~grown).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    grown = away <= 7 * scale
+    islands = (face & ~grown).view(np.uint8)
+    _, label, stats, _ = cv2.connectedComponentsWithStats(islands, connectivity=4)
+    small = stats[:, cv2.CC_STAT_AREA] < 1000 * scale**2
+    return (grown | small[label]) & face
+
+
+@pytest.mark.parametrize("shape", [(500, 500), (301, 257), (700, 1100)])
+@pytest.mark.parametrize(("size", "share"), [(0.5, 0.1), (2, 0.2), (2, 0.6), (8, 0.2), (8, 0.9)])
+def test_holes_are_those_of_opencv(shape, size, share):
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    radius = np.hypot(x / shape[1] - 0.5, y / shape[0] - 0.5)
+    weight = np.clip((0.45 - radius) / 0.1, 0, 1)
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=shape), (0, 0), size)
+    mask = noise > np.quantile(noise, share)
+    occlusion = find_holes(mask, weight)
+    np.testing.assert_array_equal(occlusion.hole, holes_of_opencv(mask, weight))
+    assert occlusion.fraction == pytest.approx(weight[~mask].sum() / weight.sum(), rel=1e-5)
+
+
+def test_face_that_touches_the_border_of_the_crop_has_holes_there():
+    mask = np.ones((500, 500), bool)
+    mask[:10, 490:] = False
+    hole = find_holes(mask, np.ones((500, 500))).hole
+    assert hole[:17, 490:].all()
+    assert hole[:10, 483:].all()
+    assert not hole[17:].any()
+    assert not hole[:, :483].any()
 
 
 def test_shards_between_holes_are_not_trusted():

@@ -19,7 +19,7 @@ MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
 # From the bottom up: a module imports only from layers below its own. Operations and the network
 # runtime never import each other, only estimator and reconstructor join them.
 LAYERS: list[set[str]] = [
-    {"_core", "errors", "camera", "_arrays"},
+    {"_core", "errors", "camera", "_arrays", "aside", "openvino_runner"},
     {
         "_shading",
         "blending",
@@ -46,6 +46,7 @@ LAYERS: list[set[str]] = [
         "texture",
         "zipper",
     },
+    {"paint"},
     {"photo_network", "device_session"},
     {"device_network"},
     {"detect", "references"},
@@ -61,6 +62,7 @@ LAYERS: list[set[str]] = [
 # HeadModel.load hands files of other formats to the readers, which make a HeadModel.
 UPWARD_ON_USE = {("head_model", "model_readers")}
 NETWORK_RUNTIME = {
+    "openvino_runner",
     "session",
     "half_precision",
     "engines",
@@ -73,8 +75,16 @@ NETWORK_RUNTIME = {
     "identity",
     "localize",
 }
-OPERATIONS = {"mesh", "blending", "references", "device_references", "device_views", "transfer"}
-OPERATIONS |= LAYERS[2] | LAYERS[3]
+OPERATIONS = {
+    "mesh",
+    "blending",
+    "paint",
+    "references",
+    "device_references",
+    "device_views",
+    "transfer",
+}
+OPERATIONS |= {"transfer"} | LAYERS[2] | LAYERS[3]
 OPERATIONS -= NETWORK_RUNTIME
 
 
@@ -162,7 +172,7 @@ def test_nothing_unpickles() -> None:
 
 def test_importing_is_quick_and_loads_no_optional_package() -> None:
     heavy = ("torch", "tensorflow", "scipy", "skimage", "trimesh", "matplotlib", "h5py")
-    heavy += ("tensorrt", "tensorrt_rtx")
+    heavy += ("tensorrt", "tensorrt_rtx", "openvino")
     code = f"import sys, extreme3d_fast; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

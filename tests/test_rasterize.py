@@ -9,7 +9,12 @@ from scipy.spatial import Delaunay
 
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.mesh import vertex_normals
-from extreme3d_fast.rasterize import interpolate, rasterize, vertex_visibility
+from extreme3d_fast.rasterize import (
+    interpolate,
+    pixels_of_vertices,
+    rasterize,
+    vertex_visibility,
+)
 
 CAMERA = Camera(500.0, 500.0, 32.0, 32.0, 64, 64)
 CAMERA_WIDE = Camera(1000.0, 1000.0, 100.0, 100.0, 200, 200)
@@ -319,3 +324,19 @@ def test_interpolation_is_exact_for_functions_linear_in_the_image():
     )
     with pytest.raises(ValueError, match="faces"):
         interpolate(raster, np.zeros(3), faces)
+
+
+def test_pixel_of_a_vertex_is_where_it_projects():
+    rng = np.random.default_rng(3)
+    vertices = at_pixels(rng.uniform(-20, 84, (500, 2)), 100.0)
+    x, y = np.floor(CAMERA.project(vertices)).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < CAMERA.width) & (y < CAMERA.height)
+    want = np.where(inside, y * CAMERA.width + x, -1)
+    got = pixels_of_vertices(vertices, CAMERA)
+    assert (got != want).sum() <= 1  # one may lie within rounding of a border
+    np.testing.assert_array_equal(pixels_of_vertices(vertices, CAMERA, threads=3), got)
+
+
+@pytest.mark.parametrize("place", [[1, 0, 0], [np.nan, 0, 100], [np.inf, 0, 1], [99, 0, 100]])
+def test_vertex_that_projects_nowhere_has_no_pixel(place):
+    assert pixels_of_vertices(np.float32([place]), CAMERA) == [-1]

@@ -211,6 +211,17 @@ def test_stored_relief_is_the_relief(shared: ReferenceSet) -> None:
     np.testing.assert_array_equal(references._unpacked(record["seen"]), seen)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_several_are_stored_as_each_is(shared: ReferenceSet, threads: int) -> None:
+    wanted = [7, 0, 39, 7]
+    records = shared.stored_reliefs(wanted, threads=threads)
+    for record, index in zip(records, wanted, strict=True):
+        assert record == shared.stored_relief(index)
+    assert len(shared.stored_reliefs([], threads=threads)) == 0
+    with pytest.raises(IndexError, match="40"):
+        shared.stored_reliefs([0, 40], threads=threads)
+
+
 # === Search ===
 
 

@@ -29,6 +29,13 @@ class Context:
     pairs: Path | None = None
     recogniser: Path | None = None
     references: Path | None = None  # None: the built-in set
+    scans: Path | None = None  # None: those of the research data
+    unit: str = "auto"  # of the files there
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the research data is there."""
+        return (self.data / "photos" / "face_labels.npz").exists()
 
     @property
     def model(self) -> Any:
@@ -48,6 +55,15 @@ class Context:
 def cell(value: float | None, digits: int = 2, width: int = 9) -> str:
     """A number, or a dash where there is none."""
     return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+
+
+def between(
+    found: Mapping[str, Any], digits: int, *, scale: float = 1.0, sign: str = "", to: str = "-"
+) -> str:
+    """An interval in words; one value, or values of one person or scan, have none."""
+    if found["low"] is None or found["high"] is None:
+        return "no interval"
+    return to.join(f"{scale * found[end]:{sign}.{digits}f}" for end in ("low", "high"))
 
 
 def missing_lines(report: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from bench import authors_maps, details
 from bench.face_views import view_face
-from bench.stats import quartiles
-from bench.tables import Context, missing_lines
+from bench.stats import quartiles, summary
+from bench.tables import Context, between, missing_lines
 
 NAME = "authors"
 HELP = "correlation of relief with the authors' bump maps on their 29 photos"
@@ -52,7 +52,7 @@ def measure(context: Context) -> dict[str, Any]:
         "missing": missing,
         "columns": {
             title: [
-                quartiles([r["correlations"][i] for r in records if r["column"] == title])
+                of_photos([r["correlations"][i] for r in records if r["column"] == title])
                 for i in range(len(BANDS))
             ]
             for title in dict.fromkeys(r["column"] for r in records)
@@ -60,23 +60,32 @@ def measure(context: Context) -> dict[str, Any]:
     }
 
 
+def of_photos(values: list[float | None]) -> dict[str, float | int | None]:
+    """Median and quartiles, and the mean with its 95 % interval, of the values that there are."""
+    mean = summary([v for v in values if v is not None and np.isfinite(v)])
+    return {**quartiles(values), **{k: mean[k] for k in ("mean", "low", "high")}}
+
+
 def lines(report: Mapping[str, Any]) -> list[str]:
     share = np.median([r["share"] for r in report["records"]] or [np.nan])
     bands = [f"{low:.0f}-{high:.0f} mm" for low, high in report["bands_mm"]]
     out = [
         "correlation inside face pixels that neither hides nor the authors filled "
-        f"({share:.0%} of the face): median (quartiles) n",
+        f"({share:.0%} of the face): median (quartiles), mean [95 % interval], n",
         "bands: difference of Gaussians that halve the waves named (sigma 0.187 waves), "
         "normalised by those pixels",
-        f"{'':<24}" + "".join(f"{band:>24}" for band in bands),
+        f"{'':<24}" + "".join(f"{band:>38}" for band in bands),
     ]
     for title, cells in report["columns"].items():
-        out.append(f"{title:<24}" + "".join(f"{_cell(c):>24}" for c in cells))
-    out.append(f"{'  target':<24}{f'>= {TARGET}':>24}")
+        out.append(f"{title:<24}" + "".join(f"{_cell(c):>38}" for c in cells))
+    out.append(f"{'  target':<24}{f'>= {TARGET}':>38}")
     return out + missing_lines(report)
 
 
 def _cell(c: Mapping[str, Any]) -> str:
     if c["median"] is None:
         return "-"
-    return f"{c['median']:.2f} ({c['q1']:.2f}-{c['q3']:.2f}) {c['n']:>2}"
+    return (
+        f"{c['median']:.2f} ({c['q1']:.2f}-{c['q3']:.2f}), "
+        f"{c['mean']:.2f} [{between(c, 2)}] {c['n']:>2}"
+    )

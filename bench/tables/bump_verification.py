@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.pasting import Occluders
-from bench.stats import weighted_separation
 from bench.tables import Context, verification
-from bench.tables.verification import Pairs
+from bench.tables.verification import MEASURES, Pairs, draws, interval, separations
 
 NAME = "bump_verification"
 HELP = "same person or not, by a network that sees bump maps alone: clean, occluded, filled"
@@ -34,9 +33,7 @@ CONDITIONS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "clean, filled, smooth": (("smooth", "clean"), ("smooth", "clean")),
     "clean, filled, reference": (("reference", "clean"), ("reference", "clean")),
 }
-RESAMPLES = 500
 _WIDTH = 25  # of a printed column
-MEASURES = ("accuracy", "auc", "auc_other_video")
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,39 +169,6 @@ def of_identities(
                 if np.isfinite(share[0, k])
             }
     return report
-
-
-def draws(pairs: Pairs, seed: int) -> np.ndarray:
-    """(1 + RESAMPLES, pairs) float32: how often each pair is in a resample of the persons."""
-    names, person = np.unique(pairs.person, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    count = np.ones((1 + RESAMPLES, len(names)), np.float32)
-    for row in count[1:]:
-        row[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-    a, b = person[pairs.first], person[pairs.second]
-    # a person drawn twice is no pair of different persons
-    return np.where(pairs.same, count[:, a], count[:, a] * count[:, b])
-
-
-def separations(scores: np.ndarray, pairs: Pairs, weights: np.ndarray) -> np.ndarray:
-    """(draws, 3) accuracy, AUC, and AUC of the same pairs from other videos."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, same = scores[order], pairs.same[order]
-    other = pairs.other_video[order] | ~same
-    out = np.full((len(weights), 3), np.nan)
-    for k, row in enumerate(weights):
-        w = row[order]
-        out[k, 1], out[k, 0] = weighted_separation(ranked, same, w)
-        out[k, 2] = weighted_separation(ranked, same, w * other)[0]
-    return out
-
-
-def interval(values: np.ndarray, digits: int) -> dict[str, float]:
-    """The first value, and the middle 95 % of the others, or of all where those are undefined."""
-    rest = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(rest if len(rest) else values[:1], [2.5, 97.5])
-    found = {"value": values[0], "low": low, "high": high}
-    return {name: round(float(v), digits) for name, v in found.items()}
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

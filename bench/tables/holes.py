@@ -14,7 +14,7 @@ from bench.bands import band_pass
 from bench.pasting import KINDS, Occluders
 from bench.photos import Photo, held_out_photos
 from bench.stats import quartiles, summary
-from bench.tables import Context, cell
+from bench.tables import Context, between, cell
 
 NAME = "holes"
 HELP = "filled holes against the bump of the same photo uncovered"
@@ -323,9 +323,8 @@ def _spread(q: Mapping[str, Any]) -> str:
 
 
 def _cell(s: Mapping[str, Any], digits: int) -> str:
-    mean, low, high, median = (f"{s[k]:.{digits}f}" for k in ("mean", "low", "high", "median"))
-    return f"{mean} ({low}-{high}) {median}"
+    return f"{s['mean']:.{digits}f} ({between(s, digits)}) {s['median']:.{digits}f}"
 
 
 def _gain(s: Mapping[str, Any]) -> str:
-    return f"{s['mean']:+.3f} ({s['low']:+.3f} {s['high']:+.3f})"
+    return f"{s['mean']:+.3f} ({between(s, 3, sign='+', to=' ')})"

@@ -13,8 +13,8 @@ from bench.details import load_masks
 from bench.face_views import FaceView, view_face
 from bench.pasting import Occluders
 from bench.photos import held_out_photos, is_held_out, person_of, read_rgb
-from bench.stats import summary
-from bench.tables import Context, cell, missing_lines
+from bench.stats import proportion, ratio, summary
+from bench.tables import Context, between, cell, missing_lines
 
 NAME = "mask"
 HELP = "IoU of the face mask with labels, and occluder pixels removed"
@@ -29,8 +29,9 @@ _LEAST = 200  # px: fewer occluded ones give no share
 def measure(context: Context) -> dict[str, Any]:
     masks, missing = load_masks(context.reconstructor.threads)
     records = []
-    lost = dict.fromkeys(TARGETS, 0)
+    lost, seen = dict.fromkeys(TARGETS, 0), dict.fromkeys(TARGETS, 0)
     for name, view, labels in samples(context):
+        seen[name] += 1
         # where no labelled face is, another one was found
         if view is None or labels is None or not (labels.face & view.region).any():
             lost[name] += 1
@@ -41,6 +42,7 @@ def measure(context: Context) -> dict[str, Any]:
     return {
         "records": records,
         "lost": lost,
+        "lost_rate": {name: proportion(lost[name], seen[name]) for name in TARGETS},
         "missing": missing,
         "columns": {
             title: {
@@ -122,6 +124,9 @@ def of_set(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "removed_of_all": round(100 * float(removed.sum() / hidden.sum()), 2)
         if hidden.any()
         else None,
+        "removed_rate": ratio(
+            [sum(r["removed_px"]) for r in rows], [sum(r["hidden_px"]) for r in rows]
+        ),
         "removed_by_kind": {
             kind: float(share[k]) for k, kind in enumerate(mask_labels.HIDDEN_BY) if hidden[k]
         },
@@ -138,7 +143,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     out = [
         "inside the face region of our foundation; clear lenses are not judged",
         f"{'':<22}{'':<14}{'IoU mean (95 % interval) median':>34}{'n':>5}"
-        f"{'removed, %: of all px':>24}{'photo mean':>12}{'median':>9}{'face lost, %':>14}",
+        f"{'removed, % of all px (95 %)':>28}{'photo mean':>12}{'median':>9}{'face lost, %':>14}",
     ]
     for name, target in TARGETS.items():
         for title, sets in report["columns"].items():
@@ -146,9 +151,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
             i, r = c["iou"], c["removed"]
             text = "-"
             if i["mean"] is not None:
-                text = f"{i['mean']:.3f} ({i['low']:.3f}-{i['high']:.3f}) {i['median']:.3f}"
+                text = f"{i['mean']:.3f} ({between(i, 3)}) {i['median']:.3f}"
             out.append(
-                f"{name:<22}{title:<14}{text:>34}{i['n']:>5}{cell(c['removed_of_all'], 1, 24)}"
+                f"{name:<22}{title:<14}{text:>34}{i['n']:>5}{_percent(c['removed_rate']):>28}"
                 f"{cell(r['mean'], 1, 12)}{cell(r['median'], 1)}"
                 f"{cell(c['face_lost']['mean'], 1, 14)}"
             )
@@ -158,7 +163,13 @@ def lines(report: Mapping[str, Any]) -> list[str]:
             if any(kinds.values()):
                 out.append(f"  {title} removes, % (of all hidden px, %): {text}")
         out.append(
-            f"{'  target':<36}{f'>= {target}':>34}{'':>5}{f'>= {TARGET_REMOVED}':>24}"
+            f"{'  target':<36}{f'>= {target}':>34}{'':>5}{f'>= {TARGET_REMOVED}':>28}"
             f"   ({report['lost'][name]} photos without their face)"
         )
     return out + missing_lines(report)
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    if share["value"] is None:
+        return "-"
+    return f"{100 * share['value']:.1f} ({between(share, 1, scale=100)})"

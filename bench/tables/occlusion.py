@@ -10,8 +10,8 @@ import numpy as np
 from bench.columns import Answer, geodesic
 from bench.pasting import Occluders
 from bench.photos import Photo, held_out_photos
-from bench.stats import summary
-from bench.tables import Context
+from bench.stats import proportion, summary
+from bench.tables import Context, between
 
 NAME = "occlusion"
 HELP = "pasted occluders against the own result on the clean photo"
@@ -52,6 +52,16 @@ def measure(context: Context) -> dict[str, Any]:
     return {
         "photos": len(photos),
         "clean_lost": clean_lost,
+        "records": [
+            {
+                "photo": photo.name,
+                "column": title,
+                "drift": {level: v and round(v[0], 3) for level, v in rows[i].items()},
+                "turn": {level: v and round(v[1], 3) for level, v in rows[i].items()},
+            }
+            for i, photo in enumerate(photos)
+            for title, rows in results.items()
+        ],
         "covered": {level: round(float(np.mean(s)), 4) for level, s in covered.items()},
         "columns": {title: of_column(rows, results.values()) for title, rows in results.items()},
     }
@@ -113,6 +123,7 @@ def of_column(
         ]
         out[str(level)] = {
             "lost": sum(v is None for v in own),
+            "lost_rate": proportion(sum(v is None for v in own), len(own)),
             **{
                 f"{name}{suffix}": summary([v[k] for v in values if v is not None])
                 for suffix, values in (("", own), ("_common", both))
@@ -137,7 +148,10 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         "the face size is the square root of the tight box's area",
         row("covered, %", LEVELS),
     ]
-    out += [row(title, at_levels(title, "lost"), "lost") for title in columns]
+    out += [
+        row(title, map(_lost, at_levels(title, "lost_rate")), "lost (95 % interval, %)")
+        for title in columns
+    ]
     out.append(row("  target", TARGETS["lost"]))
     for key, text in (("drift", "landmark drift, % of face"), ("turn", "rotation drift, degrees")):
         out += [row(title, map(_drifts, at_levels(title, key)), text) for title in columns]
@@ -153,8 +167,11 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def _lost(rate: Mapping[str, Any]) -> str:
+    return f"{rate['count']} ({between(rate, 0, scale=100)})"
+
+
 def _drifts(summary: Mapping[str, Any]) -> str:
     if summary["mean"] is None:
         return "-"
-    mean, low, high, median = (f"{summary[k]:.1f}" for k in ("mean", "low", "high", "median"))
-    return f"{mean} ({low}-{high}) {median}"
+    return f"{summary['mean']:.1f} ({between(summary, 1)}) {summary['median']:.1f}"

@@ -12,7 +12,8 @@ import numpy as np
 from bench.columns import geodesic, turn_between
 from bench.photos import Photo, held_out_photos, is_held_out, person_of, read_rgb
 from bench.scan_views import load_scans, render
-from bench.tables import Context, cell
+from bench.stats import proportion, summary
+from bench.tables import Context, between, cell
 
 NAME = "pose"
 HELP = "rotation error by |yaw|"
@@ -36,6 +37,7 @@ class Sample:
     image: Any  # () -> (H, W, 3) uint8
     rotation: np.ndarray
     angles: tuple[int, ...] = (0, 1, 2)  # axes that the truth knows
+    whose: str = ""  # person or scan: pictures of one are not independent; "": its own
 
 
 def measure(context: Context) -> dict[str, Any]:
@@ -70,7 +72,15 @@ def photo_samples(context: Context) -> list[Sample]:
     for photo in held_out_photos(context.data):
         rotation = consensus(photo)
         if rotation is not None:
-            out.append(Sample("photos, teachers' consensus", "teachers", photo.read, rotation))
+            out.append(
+                Sample(
+                    "photos, teachers' consensus",
+                    "teachers",
+                    photo.read,
+                    rotation,
+                    whose=photo.person,
+                )
+            )
     return out
 
 
@@ -96,7 +106,14 @@ def profile_samples(context: Context) -> list[Sample]:
             # their sign is opposite to ours
             rotation = rotation_from_angles(-float(path.stem.rsplit("yaw", 1)[1]))
             out.append(
-                Sample("profiles, yaw asked for", "fasseg", _reader(path), rotation, angles=(1,))
+                Sample(
+                    "profiles, yaw asked for",
+                    "fasseg",
+                    _reader(path),
+                    rotation,
+                    angles=(1,),
+                    whose=person_of(f"fasseg_profile/{path.name}"),
+                )
             )
     return out
 
@@ -126,6 +143,7 @@ def scan_samples(context: Context) -> list[Sample]:
                             ).image
                         ),
                         _rotation(yaw, pitch),
+                        whose=scan.name,
                     )
                 )
     return out
@@ -208,9 +226,9 @@ def of_bins(
 
     out = []
     for b in range(len(BINS) - 1):
-        errors, raw, lost = [], [], 0
+        errors, raw, groups, lost = [], [], [], 0
         axes: tuple[int, ...] = (0, 1, 2)
-        for sample, rotation in zip(samples, rotations, strict=True):
+        for i, (sample, rotation) in enumerate(zip(samples, rotations, strict=True)):
             if bin_of(sample.rotation) != b:
                 continue
             axes = sample.angles
@@ -218,15 +236,20 @@ def of_bins(
                 lost += 1
                 continue
             offset = rotation_from_vector(offsets.get(sample.convention, np.zeros(3)))
+            groups.append(sample.whose or str(i))
             raw.append(turn_between(sample.rotation, rotation))
             errors.append(turn_between(sample.rotation, rotation @ offset.T))
         row: dict[str, Any] = {"bin": f"{BINS[b]}-{BINS[b + 1]}", "n": len(errors), "lost": lost}
+        row["lost_rate"] = proportion(lost, lost + len(errors))
         for name, values in (("", errors), ("raw_", raw)):
             degrees = np.abs(np.degrees(np.array(values).reshape(-1, 3)))
             known = {AXES[k]: round(float(degrees[:, k].mean()), 3) for k in axes if len(values)}
             row |= {f"{name}{axis}": known.get(axis) for axis in AXES}
             mean = round(float(degrees[:, list(axes)].mean()), 3) if len(values) else None
             row[f"{name}mean"] = mean
+            spread = summary(degrees[:, list(axes)].mean(1), groups=groups)
+            row |= {f"{name}{end}": spread[end] for end in ("low", "high")}
+        row["groups"] = len(set(groups))
         out.append(row)
     return out
 
@@ -234,22 +257,24 @@ def of_bins(
 def lines(report: Mapping[str, Any]) -> list[str]:
     out = [
         "mean absolute error in degrees about the head's own axes, less the constant turn between",
-        "conventions (median of the first bin; in brackets the mean error with it)",
+        "conventions (median of the first bin; raw: the mean error with it); 95 % interval of the "
+        "mean over persons or scans, of which there are so many (of)",
     ]
     for source, columns in report["sources"].items():
         out.append(source)
         for title, rows in columns.items():
             out.append(
                 f"  {title:<16}{'|yaw|':>8}{'yaw':>9}{'pitch':>9}{'roll':>9}{'mean':>9}"
-                f"{'(raw)':>9}{'n':>6}{'lost':>6}"
+                f"{'(95 %)':>15}{'raw':>9}{'n':>6}{'of':>6}{'lost':>6}"
             )
             for row in rows:
                 if row["n"] + row["lost"] == 0:
                     continue
                 values = "".join(cell(row[axis]) for axis in ("yaw", "pitch", "roll", "mean"))
-                raw = "-" if row["raw_mean"] is None else f"({row['raw_mean']:.2f})"
+                interval = f"({between(row, 2)})" if row["n"] else "-"
                 out.append(
-                    f"  {'':<16}{row['bin']:>8}{values}{raw:>9}{row['n']:>6}{row['lost']:>6}"
+                    f"  {'':<16}{row['bin']:>8}{values}{interval:>15}{cell(row['raw_mean'])}"
+                    f"{row['n']:>6}{row['groups']:>6}{row['lost']:>6}"
                 )
     out.append(f"  target: mean <= {TARGET:.0f} in every bin")
     return out

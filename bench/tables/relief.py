@@ -20,8 +20,8 @@ from bench.relief import (
     rms,
     truth_in_crop,
 )
-from bench.stats import summary
-from bench.tables import Context, lower, missing_lines
+from bench.stats import ratio, summary
+from bench.tables import Context, between, lower, missing_lines
 
 NAME = "relief"
 HELP = "error of relief and normals on heads with known relief, and leaks of albedo patterns"
@@ -180,10 +180,10 @@ def of_columns(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             rule = [r["columns"].get(details.RULE) for r in rows]
             cell: dict[str, Any] = {"leak_mm": summary([o["leak_mm"] for o in own])}
             if all(rule) and rule:
-                of_rule = sum(r["leak_mm"] for r in rule if r)
-                cell["leak_of_rule"] = (
-                    round(100 * sum(o["leak_mm"] for o in own) / of_rule, 2) if of_rule else None
-                )
+                share = ratio([o["leak_mm"] for o in own], [r["leak_mm"] for r in rule if r])
+                value = share["value"]
+                cell["leak_of_rule"] = None if value is None else round(100 * value, 2)
+                cell["leak_of_rule_interval"] = share
             for key in ("rms_mm", "angle"):
                 for truth in own[0][key] if own else ():
                     cell[f"{key}/{truth}"] = {
@@ -226,7 +226,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     out.append(
         "the heads are new, but wrinkles and patterns are drawn by what drew the network's training"
     )
-    out.append("relief of the pattern less that of the plain face, RMS in mm (% of the rule's):")
+    out.append(
+        "relief of the pattern less that of the plain face, RMS in mm (% of the rule's, interval):"
+    )
     for title, cells in columns.items():
         out.append(f"{title:<16}" + "".join(f"{_leak(cells[g]):>{width}}" for g in names))
     out.append(f"target: <= {TARGET_LEAK} % of the shading rule's")
@@ -237,13 +239,14 @@ def _cell(c: Mapping[str, Any] | None) -> str:
     if c is None or c["value"]["mean"] is None:
         return "-"
     v, p = c["value"], c["lower"]
-    return (
-        f"{v['mean']:.2f} [{v['median']:.2f}] ({p['mean']:.0f}, {p['low']:.0f} to {p['high']:.0f})"
-    )
+    return f"{v['mean']:.2f} [{v['median']:.2f}] ({p['mean']:.0f}, {between(p, 0, to=' to ')})"
 
 
 def _leak(c: Mapping[str, Any]) -> str:
     if c["leak_mm"]["mean"] is None:
         return "-"
     share = c.get("leak_of_rule")
-    return f"{c['leak_mm']['mean']:.3f}" + ("" if share is None else f" ({share:.0f})")
+    text = f"{c['leak_mm']['mean']:.3f}"
+    if share is None:
+        return text
+    return f"{text} ({share:.0f}, {between(c['leak_of_rule_interval'], 0, scale=100, to=' to ')})"

@@ -14,7 +14,7 @@ from bench.photos import held_out_photos
 from bench.relief import angle_error, rms, truth_in_crop
 from bench.scan_views import Light, load_scans, render
 from bench.stats import summary
-from bench.tables import Context, lower, missing_lines
+from bench.tables import Context, between, lower, missing_lines
 
 NAME = "scan_relief"
 HELP = "angles between normals of the detailed face and of real scans, rendered"
@@ -104,9 +104,12 @@ def of_columns(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         title: {
             group: {
-                "angle": summary([r["angles"][title] for r in rows]),
+                "angle": summary(
+                    [r["angles"][title] for r in rows], groups=[r["scan"] for r in rows]
+                ),
                 "lower": summary(
-                    [lower(r["angles"][title], r["angles"][details.FOUNDATION]) for r in rows]
+                    [lower(r["angles"][title], r["angles"][details.FOUNDATION]) for r in rows],
+                    groups=[r["scan"] for r in rows],
                 ),
             }
             for group, rows in groups(records).items()
@@ -137,13 +140,12 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     for title, cells in columns.items():
         out.append(f"{title:<42}" + "".join(f"{_cell(cells[g]):>14}" for g in names))
     spread = ", ".join(
-        f"{title} {c['all']['lower']['mean']:.1f} "
-        f"({c['all']['lower']['low']:.1f} to {c['all']['lower']['high']:.1f})"
+        f"{title} {c['all']['lower']['mean']:.1f} ({between(c['all']['lower'], 1, to=' to ')})"
         for title, c in columns.items()
         if title != details.FOUNDATION and not title.startswith("oracle")
     )
     if spread:
-        out.append(f"% below the foundation, all pictures (95 % interval of the mean): {spread}")
+        out.append(f"% below the foundation, all pictures (95 % interval over scans): {spread}")
     return [
         *out,
         f"target: >= {TARGET} % below the foundation on {UNSEEN}; the network's training saw fine "

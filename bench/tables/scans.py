@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+import cv2
 import numpy as np
 
 from bench.pasting import Occluders
 from bench.photos import held_out_photos
+from bench.scan_files import load_folder
 from bench.scan_views import FACE_RADIUS, Scan, face_surface, load_scans, render
-from bench.stats import summary
+from bench.stats import proportion, summary
 from bench.surface import align, distances, similarity
-from bench.tables import Context
+from bench.tables import Context, between
 
 NAME = "scans"
 HELP = "distance of the foundation from real scans, rendered"
@@ -24,12 +27,23 @@ MAX_POINTS = 6000  # of a scan's face
 TARGET = 1.4  # mm mean
 TARGET_WORSE = 15  # % with occluders
 MEAN_FACE = "mean face"
+_NAMED = 6  # scans that are named one by one in the printed table
 
 
 def measure(context: Context) -> dict[str, Any]:
-    scans = load_scans(context.data / "scans", context.model)
-    backgrounds = [p for p in held_out_photos(context.data) if p.folder == "celebamask"]
-    occluders = Occluders(context.data / "occluders")
+    placed: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    if context.scans:
+        scans, placed, skipped = load_folder(context.scans, context.reconstructor, context.unit)
+        if not scans:
+            return {"why": f"no scan of {context.scans.name} can be used", "skipped": skipped}
+    elif (context.data / "scans").is_dir():
+        scans = load_scans(context.data / "scans", context.model)
+    else:
+        return {"why": "needs --scans DIR, or the research data", "skipped": skipped}
+    background = backgrounds(context)
+    folder = context.data / "occluders"
+    occluders = Occluders(folder) if folder.is_dir() else None
     yaws, distances_mm = (YAWS, DISTANCES)
     if context.quick:
         scans, yaws, distances_mm = scans[:1], (0,), (800.0,)
@@ -43,14 +57,14 @@ def measure(context: Context) -> dict[str, Any]:
                 view = render(
                     scan,
                     context.model,
-                    backgrounds[int(rng.integers(len(backgrounds)))].read(),
+                    background(rng),
                     yaw=yaw if k % 2 == 0 else -yaw,
                     distance=distance,
                     seed=int(rng.integers(2**31)),
                 )
-                for covered in COVERED:
+                for covered in COVERED if occluders else COVERED[:1]:
                     image = view.image
-                    if covered:
+                    if covered and occluders:
                         image, _ = occluders.cover(image, view.box, covered / 100, rng)
                     for title, column in context.columns.items():
                         answer = column(image)
@@ -71,11 +85,24 @@ def measure(context: Context) -> dict[str, Any]:
                             }
                         )
     return {
+        "folder": context.scans.name if context.scans else None,
+        "placed": {name: asdict(p) for name, p in placed.items()},
+        "skipped": skipped,
         "region_mm": FACE_RADIUS,
         "records": records,
         MEAN_FACE: {name: {"median": e[0], "mean": e[1]} for name, e in reference.items()},
         "columns": {title: of_column(records, title) for title in context.columns},
     }
+
+
+def backgrounds(context: Context) -> Callable[[np.random.Generator], np.ndarray]:
+    """What draws something to stand behind a scan: a held-out portrait, without them noise."""
+    if not context.has_data:
+        return lambda rng: cv2.resize(
+            rng.integers(0, 256, (4, 4, 3), np.uint8), (400, 400), interpolation=cv2.INTER_CUBIC
+        )
+    portraits = [p for p in held_out_photos(context.data) if p.folder == "celebamask"]
+    return lambda rng: portraits[int(rng.integers(len(portraits)))].read()
 
 
 def scan_error(
@@ -101,7 +128,8 @@ def scan_error(
 
 
 def of_column(records: list[dict[str, Any]], title: str) -> dict[str, dict[str, Any]]:
-    """Per yaw and share covered: mean over the pictures of their mean and median distance."""
+    """Per yaw and share covered: mean over the pictures of their mean and median distance, with
+    its interval over scans."""
     out: dict[str, dict[str, Any]] = {}
     for yaw in dict.fromkeys(r["yaw"] for r in records):
         for covered in dict.fromkeys(r["covered"] for r in records):
@@ -110,48 +138,62 @@ def of_column(records: list[dict[str, Any]], title: str) -> dict[str, dict[str, 
             ]
             found = [r for r in rows if r["mean"] is not None]
             out[f"{yaw}/{covered}"] = {
-                "mean": summary([r["mean"] for r in found]),
-                "median": summary([r["median"] for r in found]),
+                **{
+                    key: summary([r[key] for r in found], groups=[r["scan"] for r in found])
+                    for key in ("mean", "median")
+                },
                 "lost": len(rows) - len(found),
+                "lost_rate": proportion(len(rows) - len(found), len(rows)),
             }
     return out
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
+    left_out = [f"left out, {name}: {why}" for name, why in report["skipped"].items()]
+    if "why" in report:
+        return [report["why"], *left_out]
     columns = report["columns"]
     keys = [tuple(map(int, key.split("/"))) for key in next(iter(columns.values()))]
     yaws, shares = (list(dict.fromkeys(k[i] for k in keys)) for i in (0, 1))
     reference = report[MEAN_FACE]
     mean, median = (float(np.mean([v[k] for v in reference.values()])) for k in ("mean", "median"))
-    each = ", ".join(f"{name} {v['mean']:.2f}" for name, v in reference.items())
+    each = ", ".join(f"{name} {v['mean']:.2f}" for name, v in list(reference.items())[:_NAMED])
     n = max(c["mean"]["n"] + c["lost"] for c in next(iter(columns.values())).values())
     out = [
         "mean (median) distance in mm, after a similarity, from a scan's vertices within "
         f"{report['region_mm']:.0f} mm of the tip of its nose",
-        f"{n} pictures a cell; those without a result (lost) do not enter the means",
-        f"{'':<30}" + "".join(f"{f'yaw {yaw}':>22}" for yaw in yaws),
+        f"{n} pictures a cell, of {len(reference)} scans; those without a result (lost) do not "
+        "enter the means; [95 % interval of the mean over scans]",
+        f"{'':<30}" + "".join(f"{f'yaw {yaw}':>34}" for yaw in yaws),
     ]
     for title, cells in columns.items():
         for share in shares:
             name = f"{title}, {share} % covered" if share else title
-            values = "".join(f"{_cell(cells[f'{yaw}/{share}']):>22}" for yaw in yaws)
+            values = "".join(f"{_cell(cells[f'{yaw}/{share}']):>34}" for yaw in yaws)
             out.append(f"{name:<30}{values}")
         if len(shares) > 1:
             worse = [_worse(cells[f"{yaw}/0"], cells[f"{yaw}/{shares[1]}"]) for yaw in yaws]
-            out.append(f"{'  worse by, %':<30}" + "".join(f"{w:>22}" for w in worse))
+            out.append(f"{'  worse by, %':<30}" + "".join(f"{w:>34}" for w in worse))
     out += [
-        f"{MEAN_FACE:<30}{f'{mean:.2f} ({median:.2f})':>22}   {each}",
+        f"{MEAN_FACE:<30}{f'{mean:.2f} ({median:.2f})':>34}   {each}",
         f"target: mean <= {TARGET} at every yaw, at most {TARGET_WORSE} % worse when covered, "
         "below MediaPipe from 30 degrees on",
     ]
-    return out
+    for name, p in report["placed"].items():
+        out.append(
+            f"{name}: {p['vertices']} vertices, unit {p['unit']} ({p['mm_per_unit']:g} mm), "
+            f"colours {p['colors']}, landmarks {p['landmark_rms_mm']:.1f} mm RMS off"
+        )
+    return out + left_out
 
 
 def _cell(c: Mapping[str, Any]) -> str:
     lost = f", {c['lost']} lost" if c["lost"] else ""
     if c["mean"]["mean"] is None:
         return f"-{lost}"
-    return f"{c['mean']['mean']:.2f} ({c['median']['mean']:.2f}){lost}"
+    mean = c["mean"]
+    interval = f" [{between(mean, 2)}]" if mean["low"] is not None else ""
+    return f"{mean['mean']:.2f} ({c['median']['mean']:.2f}){interval}{lost}"
 
 
 def _worse(clean: Mapping[str, Any], covered: Mapping[str, Any]) -> str:

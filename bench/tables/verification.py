@@ -13,7 +13,15 @@ import numpy as np
 from bench.columns import Column
 from bench.pasting import Occluders
 from bench.photos import Photo, held_out_photos, read_rgb
-from bench.stats import accuracy_at, auc, best_threshold, equal_error_rate
+from bench.stats import (
+    accuracy_at,
+    auc,
+    best_threshold,
+    equal_error_rate,
+    roc,
+    summary,
+    weighted_separation,
+)
 from bench.tables import Context
 
 NAME = "verification"
@@ -24,11 +32,18 @@ CENTER = (
     0.15  # of the side: how far from the middle of an LFW photo, where its face is, a hand lies
 )
 TARGETS = {"clean": 0.93, "hands": 0.88}  # AUC
+RESAMPLES = 500
+MEASURES = ("accuracy", "auc", "auc_other_video")
+INTERVALS = (*MEASURES, "one_minus_eer")
+ROC_POINTS = 101  # of a curve, at even false positive rates
 
 
 def measure(context: Context) -> dict[str, Any]:
-    occluders = Occluders(context.data / "occluders")
-    report: dict[str, Any] = {"youtube": youtube(context, occluders)}
+    folder = context.data / "occluders"
+    occluders = Occluders(folder) if folder.is_dir() else None
+    report: dict[str, Any] = {"youtube": {"skipped": "needs the research data"}}
+    if context.has_data and occluders:
+        report["youtube"] = youtube(context, occluders)
     if context.lfw:
         report["lfw"] = lfw(context.columns, context.lfw, context.pairs, occluders, context.seed)
     return report
@@ -41,6 +56,7 @@ def youtube(context: Context, occluders: Occluders) -> dict[str, Any]:
     first, second, same = pairs.first, pairs.second, pairs.same
     other_video = pairs.other_video
     identities = clean_and_hands(context.columns, photos, occluders, context.seed)
+    weights = draws(pairs, context.seed)
     columns: dict[str, Any] = {}
     for title, conditions in identities.items():
         columns[title] = {}
@@ -49,6 +65,8 @@ def youtube(context: Context, occluders: Occluders) -> dict[str, Any]:
             columns[title][condition] = {
                 "not_found": sum(f is None for f in found),
                 **of_scores(scores, same),
+                "intervals": intervals(separations(scores, pairs, weights)),
+                "roc": curve(scores, same),
                 "auc_other_video": round(auc(scores[other_video], same[other_video]), 4)
                 if same[other_video].any()
                 else None,
@@ -67,6 +85,26 @@ def youtube_photos(context: Context) -> list[Photo]:
         persons = sorted({p.person for p in photos})[:2]
         photos = [p for p in photos if p.person in persons][:12:3]
     return photos
+
+
+def intervals(values: np.ndarray) -> dict[str, dict[str, float]]:
+    """95 % of each measure over persons, as shares; those that are defined."""
+    return {
+        name: interval(values[:, k], 4)
+        for k, name in enumerate(INTERVALS)
+        if np.isfinite(values[0, k])
+    }
+
+
+def curve(scores: np.ndarray, same: np.ndarray) -> list[float]:
+    """True positive rate at ROC_POINTS even false positive rates from 0 to 1.
+
+    Where the curve rises straight up, it is the upper end that counts.
+    """
+    fpr, tpr, _ = roc(scores, same)
+    at = np.linspace(0, 1, ROC_POINTS)
+    last = np.r_[np.flatnonzero(np.diff(fpr)), len(fpr) - 1]
+    return [round(float(v), 4) for v in np.interp(at, fpr[last], tpr[last])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +171,40 @@ def of_scores(scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
     }
 
 
+def draws(pairs: Pairs, seed: int) -> np.ndarray:
+    """(1 + RESAMPLES, pairs) float32: how often each pair is in a resample of the persons."""
+    names, person = np.unique(pairs.person, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    count = np.ones((1 + RESAMPLES, len(names)), np.float32)
+    for row in count[1:]:
+        row[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+    a, b = person[pairs.first], person[pairs.second]
+    # a person drawn twice is no pair of different persons
+    return np.where(pairs.same, count[:, a], count[:, a] * count[:, b])
+
+
+def separations(scores: np.ndarray, pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+    """(draws, 4) accuracy, AUC, AUC of the same pairs from other videos, 1 - equal error rate."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, same = scores[order], pairs.same[order]
+    other = pairs.other_video[order] | ~same
+    out = np.full((len(weights), 4), np.nan)
+    for k, row in enumerate(weights):
+        w = row[order]
+        out[k, 1], out[k, 0], errors = weighted_separation(ranked, same, w)
+        out[k, 3] = 1 - errors
+        out[k, 2] = weighted_separation(ranked, same, w * other)[0]
+    return out
+
+
+def interval(values: np.ndarray, digits: int) -> dict[str, float]:
+    """The first value, and the middle 95 % of the others, or of all where those are undefined."""
+    rest = values[1:][np.isfinite(values[1:])]
+    low, high = np.percentile(rest if len(rest) else values[:1], [2.5, 97.5])
+    found = {"value": values[0], "low": low, "high": high}
+    return {name: round(float(v), digits) for name, v in found.items()}
+
+
 # === LFW ===
 
 
@@ -169,24 +241,31 @@ def lfw(
     columns: Mapping[str, Column | Callable[[np.ndarray], Any]],
     folder: Path,
     pairs: Path | None,
-    occluders: Occluders,
+    occluders: Occluders | None,
     seed: int,
 ) -> dict[str, Any]:
-    """The paper's Table 1: each fold at the threshold that is best on the others."""
+    """The paper's Table 1: each fold at the threshold that is best on the others.
+
+    Without cut-outs of hands there are the clean photos alone.
+    """
     folds = read_pairs(pairs or folder / "pairs.txt")
     photos = sorted({photo for fold in folds for pair in fold for photo in pair[:2]})
     row = {photo: i for i, photo in enumerate(photos)}
     found: dict[tuple[str, str], list[np.ndarray | None]] = {
-        (title, condition): [] for title in columns for condition in ("clean", "hands")
+        (title, condition): []
+        for title in columns
+        for condition in (("clean", "hands") if occluders else ("clean",))
     }
     for photo in photos:
         image = read_rgb(photo_path(folder, photo))
         rng = np.random.default_rng([seed, zlib.crc32(f"{photo[0]}_{photo[1]}".encode())])
         size = np.array(image.shape[1::-1])
         center = size * (0.5 + rng.uniform(-CENTER, CENTER, 2))
-        hand = occluders.paste_hand(image, center, HAND * size.max(), rng)
+        pictures = {"clean": image}
+        if occluders:
+            pictures["hands"] = occluders.paste_hand(image, center, HAND * size.max(), rng)
         for title, column in columns.items():
-            for condition, picture in (("clean", image), ("hands", hand)):
+            for condition, picture in pictures.items():
                 answer = column(picture)
                 found[title, condition].append(None if answer is None else answer.identity)
     out: dict[str, Any] = {title: {} for title in columns}
@@ -205,7 +284,7 @@ def lfw(
 
 
 def over_folds(scores: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Mean and standard deviation over folds, %, of 100 % - EER, accuracy and AUC."""
+    """Mean, standard deviation and interval over folds, %, of 100 % - EER, accuracy and AUC."""
     values: dict[str, list[float]] = {"one_minus_eer": [], "accuracy": [], "auc": []}
     for k, (s, y) in enumerate(zip(scores, same, strict=True)):
         others = [i for i in range(len(scores)) if i != k] or [k]
@@ -216,39 +295,69 @@ def over_folds(scores: Sequence[np.ndarray], same: Sequence[np.ndarray]) -> dict
         values["accuracy"].append(100 * accuracy_at(threshold, s, y))
         values["auc"].append(100 * auc(s, y))
     return {
-        name: {"mean": round(float(np.mean(v)), 2), "std": round(float(np.std(v)), 2)}
+        name: {
+            "mean": round(float(np.mean(v)), 2),
+            "std": round(float(np.std(v)), 2),
+            **over_some(v),
+        }
         for name, v in values.items()
     }
 
 
+def over_some(values: Sequence[float]) -> dict[str, float | int | None]:
+    """95 % interval of the mean over folds; one fold has none."""
+    found = summary(values)
+    return {k: found[k] for k in ("low", "high", "n")}
+
+
 def lines(report: Mapping[str, Any]) -> list[str]:
-    part = report["youtube"]
+    return [
+        *_youtube_lines(report["youtube"]),
+        *(_lfw_lines(report["lfw"]) if "lfw" in report else []),
+    ]
+
+
+def _youtube_lines(part: Mapping[str, Any]) -> list[str]:
+    if "skipped" in part:
+        return [f"YouTube Faces: skipped, {part['skipped']}"]
     out = [
         f"YouTube Faces: {part['photos']} photos of {part['persons']} held-out persons, "
         f"{part['pairs']['same']} same and {part['pairs']['different']} different pairs",
-        f"{'':<26}{'AUC':>9}{'other video':>13}{'100%-EER':>10}{'accuracy':>10}{'not found':>11}",
+        "95 % intervals over persons",
+        f"{'':<26}{'AUC':>22}{'other video':>22}{'100%-EER':>20}{'accuracy':>20}{'not found':>11}",
     ]
     for condition, target in TARGETS.items():
         for title, column in part["columns"].items():
             c = column[condition]
-            other = "-" if c["auc_other_video"] is None else f"{c['auc_other_video']:.3f}"
+            i = c["intervals"]
             out.append(
-                f"{title + ', ' + condition:<26}{c['auc']:>9.3f}{other:>13}"
-                f"{c['one_minus_eer']:>10.1f}{c['accuracy']:>10.1f}{c['not_found']:>11}"
+                f"{title + ', ' + condition:<26}{_cell(i.get('auc'), 1, 3):>22}"
+                f"{_cell(i.get('auc_other_video'), 1, 3):>22}"
+                f"{_cell(i.get('one_minus_eer'), 100, 1):>20}"
+                f"{_cell(i.get('accuracy'), 100, 1):>20}{c['not_found']:>11}"
             )
-        out.append(f"{'  target':<26}{target:>9.3f}")
+        out.append(f"{'  target':<26}{target:>22.3f}")
     out.append("accuracy is balanced, at its best threshold; photos not found are like none (0)")
-    if "lfw" in report:
-        part = report["lfw"]
-        out += [
-            f"LFW layout: {part['photos']} photos, {part['folds']} folds, mean and deviation in %",
-            f"{'':<26}{'100%-EER':>16}{'accuracy':>16}{'AUC':>16}{'not found':>11}",
-        ]
-        for title, column in part["columns"].items():
-            for condition, c in column.items():
-                values = "".join(
-                    f"{c[k]['mean']:.2f} +- {c[k]['std']:.2f}".rjust(16)
-                    for k in ("one_minus_eer", "accuracy", "auc")
-                )
-                out.append(f"{title + ', ' + condition:<26}{values}{c['not_found']:>11}")
     return out
+
+
+def _lfw_lines(part: Mapping[str, Any]) -> list[str]:
+    out = [
+        f"LFW layout: {part['photos']} photos, {part['folds']} folds, mean and deviation in %",
+        f"{'':<26}{'100%-EER':>16}{'accuracy':>16}{'AUC':>16}{'not found':>11}",
+    ]
+    for title, column in part["columns"].items():
+        for condition, c in column.items():
+            values = "".join(
+                f"{c[k]['mean']:.2f} +- {c[k]['std']:.2f}".rjust(16)
+                for k in ("one_minus_eer", "accuracy", "auc")
+            )
+            out.append(f"{title + ', ' + condition:<26}{values}{c['not_found']:>11}")
+    return out
+
+
+def _cell(found: Mapping[str, float] | None, scale: float, digits: int) -> str:
+    if found is None:
+        return "-"
+    value, low, high = (f"{scale * found[k]:.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} ({low}-{high})"

@@ -68,6 +68,18 @@ py::array_t<std::uint8_t> vertex_visibility_array(const Array<float>& vertices_i
   return visible;
 }
 
+py::array_t<std::int32_t> pixels_array(const Array<float>& vertices_in_camera, float fx, float fy,
+                                       float cx, float cy, int width, int height, int threads) {
+  const auto vertices = vec3_view(vertices_in_camera, "vertices_in_camera");
+  py::array_t<std::int32_t> pixels(vertices.n);
+  const View<std::int32_t> out{pixels.mutable_data(), vertices.n};
+  {
+    const py::gil_scoped_release release;
+    pixels_of_vertices(vertices, {fx, fy, cx, cy, width, height}, threads, out);
+  }
+  return pixels;
+}
+
 py::array_t<float> interpolate_image(const Array<std::int32_t>& triangle,
                                      const Array<float>& barycentric, const Array<float>& values,
                                      const Array<std::int32_t>& faces, int threads) {
@@ -101,6 +113,8 @@ void bind_rasterize(py::module_& m) {
         py::arg("normals_in_camera").noconvert(), py::arg("depth").noconvert(), "fx"_a, "fy"_a,
         "cx"_a, "cy"_a, "width"_a, "height"_a, "min_cosine"_a, "depth_tolerance"_a,
         "threads"_a = 1);
+  m.def("pixels_of_vertices", &pixels_array, py::arg("vertices_in_camera").noconvert(), "fx"_a,
+        "fy"_a, "cx"_a, "cy"_a, "width"_a, "height"_a, "threads"_a = 1);
 }
 
 }  // namespace e3d::bind

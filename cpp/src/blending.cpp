@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "extreme3d/runs.h"
+
 namespace e3d {
 namespace {
 
@@ -28,12 +30,6 @@ struct Range {
   float width() const { return empty() ? 0.f : high - low; }
 };
 
-// Unknown pixels [x0, x1) of a row; runs that touch are linked to the first of their component.
-struct Run {
-  int y, x0, x1;
-  int parent;
-};
-
 struct Component {
   int first;  // run
   Box box;
@@ -41,37 +37,25 @@ struct Component {
   float base;     // solved for the difference from this
 };
 
-int find_root(std::vector<Run>& runs, int r) {
-  while (runs[r].parent != r) r = runs[r].parent = runs[runs[r].parent].parent;
-  return r;
-}
-
-std::vector<Run> find_runs(const BlendMaps& m) {
-  const int width = m.region.width, height = m.region.height;
-  std::vector<Run> runs;
-  int above = 0;  // first run of the row above that may touch
-  for (int y = 0; y < height; ++y) {
-    const int row_begin = static_cast<int>(runs.size());
+std::vector<Run> unknown_runs(const BlendMaps& m) {
+  const int width = m.region.width;
+  return find_runs(width, m.region.height, Connectivity::kFour, [&](int y, std::uint8_t* row) {
+    const std::size_t first = static_cast<std::size_t>(y) * width;
+    const std::uint8_t* region = m.region.data + first;
+    const std::uint8_t* known = m.known.data + first;
+    int any = 0;
     for (int x = 0; x < width; ++x) {
-      if (!is_unknown(m, y * width + x)) continue;
-      const int x0 = x, r = static_cast<int>(runs.size());
-      while (x < width && is_unknown(m, y * width + x)) ++x;
-      runs.push_back({y, x0, x, r});
-      while (above < row_begin && (runs[above].y < y - 1 || runs[above].x1 <= x0)) ++above;
-      for (int a = above; a < row_begin && runs[a].x0 < x; ++a) {
-        const int p = find_root(runs, a), q = find_root(runs, r);
-        runs[std::max(p, q)].parent = std::min(p, q);
-      }
+      row[x] = (region[x] != 0) & !known[x];
+      any |= row[x];
     }
-    above = row_begin;
-  }
-  return runs;
+    return any != 0;
+  });
 }
 
 class Blender {
  public:
   Blender(const BlendMaps& maps, float tolerance, ImageView<float> out)
-      : m_(maps), tolerance_(tolerance), out_(out), runs_(find_runs(maps)) {}
+      : m_(maps), tolerance_(tolerance), out_(out), runs_(unknown_runs(maps)) {}
 
   SolveStats run() {
     std::copy_n(m_.values.data, static_cast<std::size_t>(out_.width) * out_.height, out_.data);

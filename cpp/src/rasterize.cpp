@@ -154,4 +154,11 @@ void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> nor
   });
 }
 
+void pixels_of_vertices(View<const Vec3> vertices_in_camera, const Camera& camera, int threads,
+                        View<std::int32_t> pixels) {
+  parallel_for(pixels.n, threads, kVertexGrain, [&](int begin, int end) {
+    for (int v = begin; v < end; ++v) pixels[v] = pixel_of(vertices_in_camera[v], camera);
+  });
+}
+
 }  // namespace e3d

@@ -56,9 +56,9 @@ void bind_texture(nb::module_& m) {
          std::uintptr_t s) {
         const FinalMesh mesh = final_mesh(source, source_vertex, count);
         const auto seen = view(observed, "observed");
-        provenance(mesh, {view(pixel_of_dense, "pixel_of_dense"), image(filled, "filled")}, seen,
-                   view(recovery, "recovery", seen.n),
-                   view(pixel_of_vertex, "pixel_of_vertex", seen.n),
+        provenance(mesh, {view(pixel_of_dense, "pixel_of_dense"), image(filled, "filled")},
+                   {seen, view(recovery, "recovery", seen.n),
+                    view(pixel_of_vertex, "pixel_of_vertex", seen.n)},
                    view(out, "out", mesh.source.n), stream(s));
       },
       "source"_array, "source_vertex"_array, "count"_array, "pixel_of_dense"_array, "filled"_array,

@@ -6,17 +6,12 @@
 
 #include "extreme3d/cuda/blending.h"
 #include "extreme3d/cuda/multigrid.h"
+#include "extreme3d/occlusion.h"
 
 namespace e3d::cuda {
 namespace {
 
-constexpr float kFillTolerance = 1e-4f;  // of fill_bump
-
 // === Bump maps ===
-
-E3D_HD inline bool is_told(float weight, bool hidden) {
-  return !hidden && weight >= kMinFaceWeight;
-}
 
 E3D_KERNEL unfade_kernel(ImageView<const float> bump, ImageView<const float> weight,
                          ImageView<const std::uint8_t> hole, ImageView<float> out,

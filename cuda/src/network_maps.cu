@@ -11,11 +11,7 @@
 namespace e3d::cuda {
 namespace {
 
-// Of bump_network.py and _shading.py.
-constexpr float kMaxBump = 6.f;           // mm
-constexpr float kFaceShown = 0.5f;        // probability
-constexpr float kNormalSmoothing = 1.5f;  // mm
-constexpr float kLeastSigma = 0.34f;      // px; nothing is blurred by less
+constexpr float kFaceShown = 0.5f;  // probability; of bump_network.py
 
 constexpr int kSampleStride = 7;  // face pixels that a sample of depth stands for
 constexpr int kFewestLines = 8;   // rows, and columns, of a face
@@ -125,32 +121,6 @@ struct MeasureFace {
 
 // === What the network sees ===
 
-// The part of the crop that a window has, as a box of the crop.
-struct Cut {
-  int x, y, width, height;
-};
-
-Cut cut_of(MapWindow w, int size) {
-  const int x = std::max(w.x, 0), y = std::max(w.y, 0);
-  return {x, y, std::max(std::min(w.x + w.width, size) - x, 0),
-          std::max(std::min(w.y + w.height, size) - y, 0)};
-}
-
-// Depth where there is any, and how much of it: a blur of both gives the mean of what is there.
-struct Seen {
-  float depth, share;
-};
-
-struct Blur {
-  int radius;
-  float falloff;  // weight at k px: exp(falloff k²)
-};
-
-Blur blur_of(float sigma) {
-  if (sigma < kLeastSigma) return {0, 0.f};
-  return {static_cast<int>(std::ceil(3.f * sigma)), -0.5f / (sigma * sigma)};
-}
-
 // at(k): what lies k px from the middle of the blur.
 template <class At>
 E3D_HD Seen blurred(Blur blur, const At& at) {
@@ -183,28 +153,7 @@ E3D_KERNEL blur_columns_kernel(View<const Seen> rows, Cut cut, Blur blur, float 
   const int x = p % cut.width, y = p / cut.width;
   const Seen mean =
       blurred(blur, [&](int k) { return rows[clamped(y + k, cut.height) * cut.width + x]; });
-  constexpr float kLeastShare = 1e-3f;
-  out[p] = mean.depth / std::max(mean.share, kLeastShare) * (1.f / mm_per_pixel);
-}
-
-// Beyond the border a map goes on as its mirror image about the outermost pixel's centre.
-E3D_HD inline int mirrored(int i, int n) {
-  if (n == 1) return 0;
-  return i < 0 ? -i : i < n ? i : 2 * n - 2 - i;
-}
-
-// x and y of the unit normal towards the camera of the surface z(x, y), whose slopes are Sobel's.
-E3D_HD inline Vec2 normal_at(ImageView<const float> z, int x, int y) {
-  const int left = mirrored(x - 1, z.width), right = mirrored(x + 1, z.width);
-  const int above = mirrored(y - 1, z.height), below = mirrored(y + 1, z.height);
-  const float zx = (z(right, above) - z(left, above) + 2.f * (z(right, y) - z(left, y)) +
-                    z(right, below) - z(left, below)) /
-                   8.f;
-  const float zy = (z(left, below) - z(left, above) + 2.f * (z(x, below) - z(x, above)) +
-                    z(right, below) - z(right, above)) /
-                   8.f;
-  const float n = 1.f / std::sqrt(1.f + zx * zx + zy * zy);
-  return {zx * n, zy * n};
+  out[p] = smoothed_depth(mean, mm_per_pixel);
 }
 
 E3D_KERNEL input_kernel(ImageView<const Rgb> crop, ImageView<const float> depth, MapWindow window,
@@ -214,11 +163,8 @@ E3D_KERNEL input_kernel(ImageView<const Rgb> crop, ImageView<const float> depth,
   const int x = p % window.width + window.x, y = p / window.width + window.y;
   float seen[5] = {0.f, 0.f, 0.f, 0.f, 0.f};
   if (x >= 0 && y >= 0 && x < crop.width && y < crop.height) {
-    constexpr float kScale = 1.f / 127.5f;
     const Rgb c = crop(x, y);
-    seen[0] = static_cast<float>(c.r) * kScale - 1.f;
-    seen[1] = static_cast<float>(c.g) * kScale - 1.f;
-    seen[2] = static_cast<float>(c.b) * kScale - 1.f;
+    seen[0] = seen_color(c.r), seen[1] = seen_color(c.g), seen[2] = seen_color(c.b);
     if (channels == 5 && std::isfinite(depth(x, y))) {
       const Vec2 normal = normal_at(smooth, x - cut.x, y - cut.y);
       seen[3] = normal.x, seen[4] = normal.y;
@@ -297,11 +243,6 @@ E3D_KERNEL face_kernel(ImageView<const float> weight, View<std::int32_t> parents
 
 // === What the network answers ===
 
-E3D_HD inline float limited(float value, float low, float high) {
-  if (!std::isfinite(value)) return NAN;
-  return value < low ? low : value > high ? high : value;
-}
-
 E3D_KERNEL output_kernel(ImageView<const float> bump, ImageView<const float> mask, MapWindow window,
                          ImageView<const float> weight, ImageView<const std::uint8_t> face,
                          ImageView<const std::uint8_t> in_photo, BumpView out) {
@@ -310,10 +251,11 @@ E3D_KERNEL output_kernel(ImageView<const float> bump, ImageView<const float> mas
   const int x = p % weight.width - window.x, y = p / weight.width - window.y;
   const bool inside = x >= 0 && y >= 0 && x < window.width && y < window.height;
   const bool moved = inside && weight[p] > 0.f, asked = inside && face[p] && in_photo[p];
-  out.bump[p] = moved ? limited(bump(x, y), -kMaxBump, kMaxBump) * weight[p] : 0.f;
-  float probability = asked ? limited(mask(x, y), 0.f, 1.f) : 0.f;
+  out.bump[p] = 0.f;
+  if (moved) out.bump[p] = std::isfinite(bump(x, y)) ? bump_answer(bump(x, y), weight[p]) : NAN;
+  float probability = asked ? probability_answer(mask(x, y)) : 0.f;
   // what covers the face is filled, which must not hide a fault of the network
-  if (asked && !std::isfinite(bump(x, y))) probability = NAN;
+  if (asked && !(std::isfinite(bump(x, y)) && std::isfinite(mask(x, y)))) probability = NAN;
   out.face_probability[p] = probability;
   out.face_mask[p] = probability > kFaceShown;
 }
@@ -369,7 +311,7 @@ void NetworkMaps::find_face(ImageView<const float> weight, ImageView<const float
 void NetworkMaps::input(ImageView<const Rgb> crop, ImageView<const float> depth, float mm_per_pixel,
                         MapWindow window, int channels, View<float> out, Stream s) const {
   const Cut cut = cut_of(window, internals_->size);
-  const Blur blur = blur_of(kNormalSmoothing / mm_per_pixel);
+  const Blur blur = normals_blur(mm_per_pixel);
   const int n = cut.width * cut.height;
   const View<Seen> rows{internals_->rows.data(), n};
   const View<float> smooth{internals_->smooth.data(), n};

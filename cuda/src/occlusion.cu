@@ -7,39 +7,12 @@
 #include "extreme3d/cuda/components.h"
 #include "extreme3d/cuda/grid.h"
 #include "extreme3d/cuda/occlusion.h"
+#include "extreme3d/occlusion.h"
 
 namespace e3d::cuda {
 namespace {
 
-// Of a crop 500 px wide; the same as in occlusion.py.
-constexpr double kCropSize = 500.0;
-constexpr double kTrustMargin = 7.0;
-constexpr double kMinHole = 30.0;
-constexpr double kMinSeen = 1000.0;
-
 constexpr std::uint8_t kFar = 255;  // of `away`: no hole within reach
-
-// Chamfer distance with steps of 1, 1.4 and 2.1969 in 1/65536 px, as OpenCV's 5x5 mask has it.
-std::int64_t chamfer(std::int64_t x, std::int64_t y) {
-  constexpr std::int64_t kSide = 65536, kDiagonal = 91750, kKnight = 143976;
-  const std::int64_t a = std::max(x, y), b = std::min(x, y);
-  return 2 * b <= a ? b * kKnight + (a - 2 * b) * kSide
-                    : (a - b) * kKnight + (2 * b - a) * kDiagonal;
-}
-
-// Half the width of the disc of that radius, in each row from its middle on.
-std::vector<std::uint8_t> disc(double radius) {
-  const auto reach = [&](std::int64_t x, std::int64_t y) {
-    return static_cast<float>(chamfer(x, y) / 65536.0) <= static_cast<float>(radius);
-  };
-  std::vector<std::uint8_t> half_width;
-  for (int y = 0; reach(0, y); ++y) {
-    int x = 0;
-    while (reach(x + 1, y)) ++x;
-    half_width.push_back(static_cast<std::uint8_t>(x));
-  }
-  return half_width;
-}
 
 struct HoleProgram {
   ImageView<const std::uint8_t> face_mask;
@@ -169,8 +142,9 @@ struct HoleFinder::Internals {
 
 HoleFinder::HoleFinder(int width, int height) {
   if (width < 1 || height < 1) throw std::invalid_argument("a crop has at least one pixel");
-  const double scale = width / kCropSize;
-  const std::vector<std::uint8_t> half_width = disc(std::min(kTrustMargin * scale, kFar - 1.0));
+  const double scale = width / kHoleCropSize;
+  const std::vector<int> disc = disc_half_widths(std::min(kTrustMargin * scale, kFar - 1.0));
+  const std::vector<std::uint8_t> half_width(disc.begin(), disc.end());
   const auto pixels = [&](double at_500) {
     return static_cast<int>(std::min(std::ceil(at_500 * scale * scale), 2147483647.0));
   };

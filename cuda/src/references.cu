@@ -9,90 +9,9 @@
 namespace e3d::cuda {
 namespace {
 
-// The same as in face_chart.py and transfer.py.
-constexpr double kPrefilter = 0.8;  // px of the crop
-constexpr float kShown = 0.99f;     // all corners of a triangle, or neighbours of a pixel
-constexpr float kEnough = 0.25f;
-constexpr float kUnseen = 1e-3f;
-constexpr double kPrior = 3.0;
-constexpr float kOwnMirrored = 0.25f;
-constexpr int kRimReach = 4;  // px of the chart to either side of 9
-
-constexpr int kWidth = kChartWidth, kHeight = kChartHeight, kPixels = kWidth * kHeight;
+constexpr int kWidth = kChartWidth, kHeight = kChartHeight, kPixels = kChartPixels;
 constexpr int kHalfWidth = kWidth / 2, kHalfHeight = kHeight / 2,
               kHalfPixels = kHalfWidth * kHalfHeight;
-
-// === Sampling as OpenCV does it: positions count from pixel centres ===
-
-// Index of a border that mirrors the image at its outermost pixels.
-E3D_HD inline int reflected(int i, int n) {
-  if (n == 1) return 0;
-  while (i < 0 || i >= n) i = i < 0 ? -i : 2 * n - 2 - i;
-  return i;
-}
-
-struct Bilinear {
-  int x, y;    // of the first of 2 × 2 pixels
-  float a, b;  // share of the second column and row
-};
-
-E3D_HD inline Bilinear bilinear(Vec2 p) {
-  const float x = std::floor(p.x), y = std::floor(p.y);
-  return {static_cast<int>(x), static_cast<int>(y), p.x - x, p.y - y};
-}
-
-// value(x, y) at a position; 0 outside w × h.
-template <class Value>
-E3D_HD float sampled(Bilinear at, int w, int h, const Value& value) {
-  const auto inside = [&](int x, int y) {
-    return x >= 0 && y >= 0 && x < w && y < h ? value(x, y) : 0.f;
-  };
-  const float top = inside(at.x, at.y) + at.a * (inside(at.x + 1, at.y) - inside(at.x, at.y));
-  const float below =
-      inside(at.x, at.y + 1) + at.a * (inside(at.x + 1, at.y + 1) - inside(at.x, at.y + 1));
-  return top + at.b * (below - top);
-}
-
-struct Cubic {
-  float w[4];
-};
-
-// Weights of the four pixels round a position that is t behind the second.
-E3D_HD inline Cubic cubic(float t) {
-  constexpr float kA = -0.75f;
-  const float s = 1.f - t;
-  Cubic c;
-  c.w[0] = ((kA * (t + 1.f) - 5.f * kA) * (t + 1.f) + 8.f * kA) * (t + 1.f) - 4.f * kA;
-  c.w[1] = ((kA + 2.f) * t - (kA + 3.f)) * t * t + 1.f;
-  c.w[2] = ((kA + 2.f) * s - (kA + 3.f)) * s * s + 1.f;
-  c.w[3] = 1.f - c.w[0] - c.w[1] - c.w[2];
-  return c;
-}
-
-E3D_HD inline float sampled_cubic(ImageView<const float> image, Vec2 p) {
-  const Bilinear at = bilinear(p);
-  const Cubic across = cubic(at.a), down = cubic(at.b);
-  const auto within = [](int i, int n) { return i < 0 ? 0 : i < n ? i : n - 1; };
-  float sum = 0.f;
-  for (int j = 0; j < 4; ++j) {
-    const int y = within(at.y - 1 + j, image.height);
-    float row = 0.f;
-    for (int i = 0; i < 4; ++i) row += across.w[i] * image(within(at.x - 1 + i, image.width), y);
-    sum += down.w[j] * row;
-  }
-  return sum;
-}
-
-// Linear on a face, within what its corners have.
-E3D_HD inline float on_face(Vec2 uv, float first, float second, float last) {
-  const float low = std::fmin(std::fmin(first, second), last);
-  const float high = std::fmax(std::fmax(first, second), last);
-  return std::fmin(std::fmax(last + uv.x * (first - last) + uv.y * (second - last), low), high);
-}
-
-E3D_HD inline Vec2 on_face(Vec2 uv, Vec2 first, Vec2 second, Vec2 last) {
-  return {on_face(uv, first.x, second.x, last.x), on_face(uv, first.y, second.y, last.y)};
-}
 
 // Columns [x0, x1] and rows [y0, y1]; see bounding_box.
 struct Box {
@@ -104,25 +23,6 @@ struct Box {
 E3D_HD inline Box box_of(View<const std::int32_t> b) { return {b[0], b[1], -b[2], -b[3]}; }
 
 // === Into the chart ===
-
-constexpr int kBlurReach = 3;  // px, as OpenCV chooses it for this filter
-constexpr int kBlurTaps = 2 * kBlurReach + 1;
-
-struct Blur {
-  float w[kBlurTaps];
-};
-
-Blur prefilter() {
-  Blur blur;
-  double sum = 0.0;
-  for (int k = 0; k < kBlurTaps; ++k) {
-    const int d = k - kBlurReach;
-    blur.w[k] = static_cast<float>(std::exp(-d * d / (2 * kPrefilter * kPrefilter)));
-    sum += blur.w[k];
-  }
-  for (float& w : blur.w) w = static_cast<float>(w / sum);
-  return blur;
-}
 
 struct CropMap {
   ImageView<const float> map;
@@ -243,8 +143,7 @@ E3D_HD inline Relief relief_at(View<const StoredRelief> stored, std::int32_t cho
   const int x = chosen & 1 ? kWidth - 1 - column : column;
   const StoredRelief& r = stored[chosen >> 1];
   const int block = y / kSeenBlock * (kWidth / kSeenBlock) + x / kSeenBlock;
-  return {r.level[y * kWidth + x] * r.step + r.zero,
-          ((r.seen[block / 8] >> (7 - block % 8)) & 1) != 0};
+  return {r.level[y * kWidth + x] * r.step + r.zero, is_block_seen(r, block)};
 }
 
 E3D_HD inline int mirrored(int i) { return i - i % kWidth + (kWidth - 1 - i % kWidth); }

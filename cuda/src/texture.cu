@@ -317,75 +317,12 @@ void VertexColors::colors(View<const Vec3> vertices_in_camera, View<const std::u
 
 namespace {
 
-E3D_HD inline bool is_set(ImageView<const std::uint8_t> image, std::int32_t pixel) {
-  return pixel >= 0 && image[pixel];
-}
-
-// Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
-constexpr float kMaxColorDetail = 40.f;
-
-// The nearest byte towards 0, as the host's arrays are converted.
-E3D_HD inline std::uint8_t truncated(float x) {
-  return static_cast<std::uint8_t>(std::clamp(x, 0.f, 255.f));
-}
-E3D_HD inline Rgb truncated(Vec3 c) { return {truncated(c.x), truncated(c.y), truncated(c.z)}; }
-
-E3D_HD inline Provenance provenance_of_sparse(const DensePixels& dense, bool observed,
-                                              std::uint8_t recovery, std::int32_t pixel) {
-  constexpr std::uint8_t kRecoveredFromMirror = 1;
-  if (observed) return is_set(dense.hole, pixel) ? Provenance::kFilled : Provenance::kObserved;
-  return recovery == kRecoveredFromMirror ? Provenance::kMirrored : Provenance::kModel;
-}
-
-E3D_KERNEL provenance_kernel(FinalMesh mesh, DensePixels dense, View<const std::uint8_t> observed,
-                             View<const std::uint8_t> recovery,
-                             View<const std::int32_t> pixel_of_vertex, View<std::uint8_t> out) {
+E3D_KERNEL provenance_kernel(FinalMesh mesh, DensePixels dense, SparseOrigin sparse,
+                             View<std::uint8_t> out) {
   const int i = thread_index();
   if (i >= out.n || i >= mesh.count[0]) return;
-  const int v = mesh.source_vertex[i];
-  Provenance origin = Provenance::kMirrored;
-  switch (static_cast<VertexSource>(mesh.source[i])) {
-    case VertexSource::kSparse:
-      origin = provenance_of_sparse(dense, observed[v], recovery[v], pixel_of_vertex[v]);
-      break;
-    case VertexSource::kDense:
-      origin = dense.hole[dense.pixel[v]] ? Provenance::kFilled : Provenance::kObserved;
-      break;
-    case VertexSource::kReflected:
-      break;
-  }
-  out[i] = static_cast<std::uint8_t>(origin);
-}
-
-// Colours of the sparse mesh, or of its mirror image, at the place a dense vertex is registered to.
-E3D_HD inline Vec3 registered_color(const RegisteredDense& r, View<const Rgb> color_of_sparse,
-                                    int dense, bool mirrored) {
-  const Tri t = r.faces[r.triangle[dense]];
-  const Vec2 uv = r.uv[dense];
-  const auto color = [&](std::int32_t v) {
-    return to_vec(color_of_sparse[mirrored ? r.mirror[v] : v]);
-  };
-  return uv.x * color(t.v0) + uv.y * color(t.v1) + (1.f - uv.x - uv.y) * color(t.v2);
-}
-
-E3D_HD inline Rgb dense_color(const DensePixels& dense, const RegisteredDense& r,
-                              View<const Rgb> color_of_sparse, ImageView<const Rgb> photo, int v) {
-  const std::int32_t pixel = dense.pixel[v];
-  if (!dense.hole[pixel] || r.triangle[v] < 0) return photo[pixel];
-  return truncated(registered_color(r, color_of_sparse, v, false));
-}
-
-E3D_HD inline Rgb reflected_color(const DensePixels& dense, const RegisteredDense& r,
-                                  View<const Rgb> color_of_sparse, ImageView<const Rgb> photo,
-                                  int v) {
-  const Rgb own = dense_color(dense, r, color_of_sparse, photo, v);
-  if (r.triangle[v] < 0) return own;
-  // beside the rim of what the photo shows, sparse colours are not the photo's
-  const float most = kMaxColorDetail;
-  const auto detail = [most](float x) { return std::clamp(x, -most, most); };
-  const Vec3 d = to_vec(own) - registered_color(r, color_of_sparse, v, false);
-  return truncated(registered_color(r, color_of_sparse, v, true) +
-                   Vec3{detail(d.x), detail(d.y), detail(d.z)});
+  const auto source = static_cast<VertexSource>(mesh.source[i]);
+  out[i] = static_cast<std::uint8_t>(provenance_of(source, mesh.source_vertex[i], dense, sparse));
 }
 
 E3D_KERNEL mesh_colors_kernel(FinalMesh mesh, DensePixels dense, RegisteredDense registration,
@@ -393,26 +330,15 @@ E3D_KERNEL mesh_colors_kernel(FinalMesh mesh, DensePixels dense, RegisteredDense
                               View<Rgb> out) {
   const int i = thread_index();
   if (i >= out.n || i >= mesh.count[0]) return;
-  const int v = mesh.source_vertex[i];
-  switch (static_cast<VertexSource>(mesh.source[i])) {
-    case VertexSource::kSparse:
-      out[i] = color_of_sparse[v];
-      break;
-    case VertexSource::kDense:
-      out[i] = dense_color(dense, registration, color_of_sparse, photo, v);
-      break;
-    case VertexSource::kReflected:
-      out[i] = reflected_color(dense, registration, color_of_sparse, photo, v);
-      break;
-  }
+  const auto source = static_cast<VertexSource>(mesh.source[i]);
+  out[i] = mesh_color(source, mesh.source_vertex[i], dense, registration, color_of_sparse, photo);
 }
 
 }  // namespace
 
-void provenance(const FinalMesh& mesh, const DensePixels& dense, View<const std::uint8_t> observed,
-                View<const std::uint8_t> recovery, View<const std::int32_t> pixel_of_vertex,
+void provenance(const FinalMesh& mesh, const DensePixels& dense, const SparseOrigin& sparse,
                 View<std::uint8_t> out, Stream s) {
-  launch(provenance_kernel, out.n, s, mesh, dense, observed, recovery, pixel_of_vertex, out);
+  launch(provenance_kernel, out.n, s, mesh, dense, sparse, out);
 }
 
 void mesh_colors(const FinalMesh& mesh, const DensePixels& dense,

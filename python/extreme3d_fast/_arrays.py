@@ -53,6 +53,8 @@ def mask_array(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> UInt8
     if values.dtype.kind not in "biu":
         raise TypeError(f"`{name}` should be a mask (bool or integers), has dtype {values.dtype}")
     _check_shape(name, values, shape)
+    if values.dtype == np.bool_:
+        return np.ascontiguousarray(values).view(np.uint8)
     return np.ascontiguousarray(values != 0).view(np.uint8)
 
 

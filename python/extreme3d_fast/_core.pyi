@@ -11,6 +11,8 @@ import numpy
 import numpy.typing
 
 __all__: list[str] = [
+    "ChartTables",
+    "EdgeRows",
     "HeadEvaluator",
     "LandmarkFitOptions",
     "LandmarkFitter",
@@ -19,14 +21,21 @@ __all__: list[str] = [
     "Zipper",
     "blend_gradients",
     "boundary_loops",
+    "bump_input",
+    "bump_output",
     "complete_dense",
     "compose_depth",
     "dense_mesh",
     "erode_mask",
+    "expected_relief",
     "face_normals",
+    "fill_bump",
+    "find_holes",
     "fit_landmarks",
     "interpolate",
     "mesh_report",
+    "paint_mesh",
+    "pixels_of_vertices",
     "rasterize",
     "recover_dense",
     "register_dense",
@@ -38,6 +47,7 @@ __all__: list[str] = [
     "sparse_from_dense",
     "transform_points",
     "triangulate_region",
+    "unfade",
     "unique_edges",
     "vertex_faces",
     "vertex_neighbours",
@@ -139,6 +149,28 @@ class LandmarkFitter:
         depth_weights: numpy.typing.NDArray[numpy.float32] | None = None,
     ) -> tuple: ...
 
+class EdgeRows:
+    """
+    Edges of a topology, for the cotangent Laplacian.
+    """
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        n_vertices: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def cotangent_weights(
+        self,
+        vertices: numpy.typing.NDArray[numpy.float32],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (E,) float32, in the order of csr().
+        """
+    def csr(self) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]:
+        """
+        (V + 1,) offsets and (E,) neighbours, int32.
+        """
+
 class SoftSymmetrySolver:
     def __init__(
         self,
@@ -153,25 +185,6 @@ class SoftSymmetrySolver:
         visible: numpy.typing.NDArray[numpy.uint8],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]: ...
-
-class VertexColors:
-    def __init__(
-        self,
-        faces: numpy.typing.NDArray[numpy.int32],
-        mirror_of: numpy.typing.NDArray[numpy.int32],
-        fallback: numpy.typing.NDArray[numpy.uint8],
-    ) -> None: ...
-    def colors(
-        self,
-        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
-        seen: numpy.typing.NDArray[numpy.uint8],
-        photo: numpy.typing.NDArray[numpy.uint8],
-        fx: typing.SupportsFloat | typing.SupportsIndex,
-        fy: typing.SupportsFloat | typing.SupportsIndex,
-        cx: typing.SupportsFloat | typing.SupportsIndex,
-        cy: typing.SupportsFloat | typing.SupportsIndex,
-        threads: typing.SupportsInt | typing.SupportsIndex,
-    ) -> numpy.typing.NDArray[numpy.uint8]: ...
 
 class Zipper:
     def __init__(
@@ -201,6 +214,64 @@ class Zipper:
         numpy.typing.NDArray[numpy.uint8],
     ]: ...
 
+class VertexColors:
+    def __init__(
+        self,
+        faces: numpy.typing.NDArray[numpy.int32],
+        mirror_of: numpy.typing.NDArray[numpy.int32],
+        fallback: numpy.typing.NDArray[numpy.uint8],
+    ) -> None: ...
+    def colors(
+        self,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        photo: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.uint8]: ...
+
+class ChartTables:
+    """
+    Where the skin lies in the chart; checked once.
+    """
+    def __init__(
+        self,
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        place: numpy.typing.NDArray[numpy.float32],
+        faces: numpy.typing.NDArray[numpy.int32],
+    ) -> None: ...
+    def unroll(
+        self,
+        map: numpy.typing.NDArray[numpy.float32],
+        known: numpy.typing.NDArray[numpy.uint8],
+        fx: typing.SupportsFloat | typing.SupportsIndex,
+        fy: typing.SupportsFloat | typing.SupportsIndex,
+        cx: typing.SupportsFloat | typing.SupportsIndex,
+        cy: typing.SupportsFloat | typing.SupportsIndex,
+        vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+        visible: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        A map of a crop in the chart -> (H, W) float32 and uint8, seen.
+        """
+    def warp_by_surface(
+        self,
+        relief: numpy.typing.NDArray[numpy.float32],
+        seen: numpy.typing.NDArray[numpy.uint8],
+        triangle: numpy.typing.NDArray[numpy.int32],
+        barycentric: numpy.typing.NDArray[numpy.float32],
+        where: numpy.typing.NDArray[numpy.uint8],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> tuple:
+        """
+        Relief of the chart in a crop -> (S, S) float32 and uint8, valid.
+        """
+
 def blend_gradients(
     values: numpy.typing.NDArray[numpy.float32],
     known: numpy.typing.NDArray[numpy.uint8],
@@ -211,6 +282,26 @@ def blend_gradients(
 ) -> tuple: ...
 def boundary_loops(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
+) -> tuple: ...
+def bump_input(
+    image: numpy.typing.NDArray[numpy.uint8],
+    depth: numpy.typing.NDArray[numpy.float32],
+    mm_per_pixel: typing.SupportsFloat | typing.SupportsIndex,
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    channels: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def bump_output(
+    bump: numpy.typing.NDArray[numpy.float32],
+    mask: numpy.typing.NDArray[numpy.float32],
+    x: typing.SupportsInt | typing.SupportsIndex,
+    y: typing.SupportsInt | typing.SupportsIndex,
+    weight: numpy.typing.NDArray[numpy.float32],
+    face: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> tuple: ...
 def complete_dense(
     triangle: numpy.typing.NDArray[numpy.int32],
@@ -241,11 +332,29 @@ def dense_mesh(
 def erode_mask(
     mask: numpy.typing.NDArray[numpy.uint8], faces: numpy.typing.NDArray[numpy.int32]
 ) -> numpy.typing.NDArray[numpy.uint8]: ...
+def expected_relief(
+    stored: numpy.typing.NDArray[numpy.uint8],
+    chosen: numpy.typing.NDArray[numpy.int32],
+    own: numpy.typing.NDArray[numpy.float32],
+    seen: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def face_normals(
     vertices: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> numpy.typing.NDArray[numpy.float32]: ...
+def fill_bump(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    borrowed: numpy.typing.NDArray[numpy.float32],
+    valid: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.float32]: ...
+def find_holes(
+    face_mask: numpy.typing.NDArray[numpy.uint8], weight: numpy.typing.NDArray[numpy.float32]
+) -> tuple: ...
 def fit_landmarks(
     mean: numpy.typing.NDArray[numpy.float32],
     identity: numpy.typing.NDArray[numpy.float32],
@@ -271,6 +380,32 @@ def mesh_report(
     faces: numpy.typing.NDArray[numpy.int32],
     threads: typing.SupportsInt | typing.SupportsIndex = 1,
 ) -> dict: ...
+def paint_mesh(
+    source: numpy.typing.NDArray[numpy.uint8],
+    source_vertex: numpy.typing.NDArray[numpy.int32],
+    pixel_of_dense: numpy.typing.NDArray[numpy.int32],
+    filled: numpy.typing.NDArray[numpy.uint8],
+    triangle: numpy.typing.NDArray[numpy.int32],
+    uv: numpy.typing.NDArray[numpy.float32],
+    faces: numpy.typing.NDArray[numpy.int32],
+    mirror: numpy.typing.NDArray[numpy.int32],
+    observed: numpy.typing.NDArray[numpy.uint8],
+    recovery: numpy.typing.NDArray[numpy.uint8],
+    pixel_of_vertex: numpy.typing.NDArray[numpy.int32],
+    color_of_sparse: numpy.typing.NDArray[numpy.uint8],
+    photo: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
+def pixels_of_vertices(
+    vertices_in_camera: numpy.typing.NDArray[numpy.float32],
+    fx: typing.SupportsFloat | typing.SupportsIndex,
+    fy: typing.SupportsFloat | typing.SupportsIndex,
+    cx: typing.SupportsFloat | typing.SupportsIndex,
+    cy: typing.SupportsFloat | typing.SupportsIndex,
+    width: typing.SupportsInt | typing.SupportsIndex,
+    height: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> numpy.typing.NDArray[numpy.int32]: ...
 def rasterize(
     vertices_in_camera: numpy.typing.NDArray[numpy.float32],
     faces: numpy.typing.NDArray[numpy.int32],
@@ -373,6 +508,12 @@ def transform_points(
 def triangulate_region(
     points: numpy.typing.NDArray[numpy.int32], boundary: numpy.typing.NDArray[numpy.int32]
 ) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.int32]]: ...
+def unfade(
+    bump: numpy.typing.NDArray[numpy.float32],
+    weight: numpy.typing.NDArray[numpy.float32],
+    hole: numpy.typing.NDArray[numpy.uint8],
+    threads: typing.SupportsInt | typing.SupportsIndex = 1,
+) -> tuple: ...
 def unique_edges(
     faces: numpy.typing.NDArray[numpy.int32], n_vertices: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.int32]: ...

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from extreme3d_fast import _core
 from extreme3d_fast._arrays import Float32, UInt8
-from extreme3d_fast._shading import check_photo, f32, face_window, foundation_normals
+from extreme3d_fast._shading import check_photo, f32, face_window
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.errors import InvalidModelFile
 from extreme3d_fast.photo_network import ASSETS, OpenNetwork, PhotoNetwork, PhotoSession
@@ -142,7 +143,7 @@ class BumpNetwork:
             normals nx, ny (camera frame, towards the camera), 0 where there is no foundation.
             It gives `bump` (1, 1, H, W) mm, positive is deeper, and `mask` (1, 1, H, W), the
             probability that a pixel shows the face.
-        threads: at least 1.
+        threads: at least 1; the result is the same for any number.
         open_network: opens the file; None is `PhotoSession` with these threads.
 
     Raises:
@@ -157,6 +158,7 @@ class BumpNetwork:
         threads: int = 1,
         open_network: OpenNetwork | None = None,
     ) -> None:
+        self._threads = threads
         open_network = open_network or partial(PhotoSession, threads=threads)
         self._session = open_network(ASSETS / "bump.onnx" if path is None else os.fspath(path))
         #: What its file says.
@@ -197,36 +199,38 @@ class BumpNetwork:
         window = self.contract.window(face.rows, face.columns)
         out = self._session.run({"image": self._input(rgb, z, face.mm_per_pixel, window)})
         shape = (1, 1, *window.shape)
-        for name, answer in out.items():
-            if answer.shape != shape or not np.isfinite(answer).all():
-                raise InvalidModelFile(
-                    f"path: {self._session.path}: expected finite {name} of shape {shape}, "
-                    f"it answers with {answer.shape}, NaN or infinity"
-                )
-        bump = np.clip(out["bump"][0, 0], -MAX_BUMP, MAX_BUMP)
-        bump = _in_crop(bump, window, size)
-        bump *= w
-        face_probability = _in_crop(np.clip(out["mask"][0, 0], 0, 1), window, size)
-        face_probability[~_without_openings(w > 0)] = 0
-        return BumpEstimate(bump, face_probability)
+        shown = _without_openings(w > 0)
+        # what is resized afterwards is weighted then
+        known_size = size == CROP_SIZE
+        counted = w if known_size else np.ones((CROP_SIZE, CROP_SIZE), np.float32)
+        asked = shown if known_size else counted > 0
+        finite = False
+        if all(answer.shape == shape for answer in out.values()):
+            relief, mask = (np.ascontiguousarray(out[name][0, 0]) for name in ("bump", "mask"))
+            row, column = window.corner
+            bump, probability, finite = _core.bump_output(
+                relief, mask, column, row, counted, asked.view(np.uint8), self._threads
+            )
+        if not finite:
+            raise InvalidModelFile(
+                f"path: {self._session.path}: expected finite bump and mask of shape {shape}, it "
+                f"answers with {[answer.shape for answer in out.values()]}, NaN or infinity"
+            )
+        if not known_size:
+            bump, probability = _resized_answer(bump, size), _resized_answer(probability, size)
+            bump *= w
+            probability[~shown] = 0
+        return BumpEstimate(bump, probability)
 
     def _input(
         self, image: UInt8, depth: Float32, mm_per_pixel: float, window: MapWindow
     ) -> Float32:
         """(1, C, h, w): what the network sees of a 500 px crop."""
-        cut = window.in_crop
-        seen = np.zeros((1, self.contract.channels, *window.shape), np.float32)
-        inside = seen[0][:, window.inside[0], window.inside[1]]
-        for channel, plane in enumerate(cv2.split(image[cut])):
-            np.multiply(plane, np.float32(1 / 127.5), out=inside[channel], dtype=np.float32)
-        inside[:3] -= np.float32(1)
-        if self.contract.channels == _RGB_AND_NORMALS:
-            z = np.ascontiguousarray(depth[cut])
-            nx, ny, _ = foundation_normals(z, mm_per_pixel)
-            shown = np.isfinite(z)
-            np.copyto(inside[3], nx, where=shown)
-            np.copyto(inside[4], ny, where=shown)
-        return seen
+        (row, column), (height, width) = window.corner, window.shape
+        channels, threads = self.contract.channels, self._threads
+        return _core.bump_input(
+            image, depth, mm_per_pixel, column, row, width, height, channels, threads
+        )
 
 
 def _resized_crop(image: UInt8, weight: Float32, depth: Float32) -> tuple[UInt8, Float32, Float32]:
@@ -266,17 +270,13 @@ def _interval(start: int, stop: int, stride: int) -> tuple[int, slice, slice]:
     return length, crop, slice(crop.start + into, crop.stop + into)
 
 
-def _in_crop(answer: Float32, window: MapWindow, size: int) -> Float32:
-    """A map of the window in its place in a crop of any size, 0 elsewhere."""
-    out = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
-    out[window.in_crop] = answer[window.inside]
-    if size == CROP_SIZE:
-        return out
+def _resized_answer(answer: Float32, size: int) -> Float32:
+    """A map of the 500 px crop in one of another size."""
     # Bilinear relief would have facets where a larger crop has several pixels to one of these. What
     # a cubic overshoots, it may not.
     way = cv2.INTER_CUBIC if size > CROP_SIZE else cv2.INTER_AREA
-    low, high = float(out.min()), float(out.max())
-    return f32(np.clip(cv2.resize(out, (size, size), interpolation=way), low, high))
+    low, high = float(answer.min()), float(answer.max())
+    return f32(np.clip(cv2.resize(answer, (size, size), interpolation=way), low, high))
 
 
 def _without_openings(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -175,6 +175,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="what to work on: the processor, or an NVIDIA GPU (default: cpu)",
     )
     parser.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        help="what runs the networks on the processor (default: the faster one that is installed)",
+    )
+    parser.add_argument(
         "--foundation",
         choices=("auto", "networks", "landmarks"),
         default="auto",
@@ -243,6 +248,7 @@ def make_reconstructor(options: argparse.Namespace) -> Any:
 
     return Reconstructor(
         device=options.device,
+        runtime=options.runtime,
         foundation=options.foundation,
         detail=options.detail,
         bump_network=options.bump_network,
@@ -527,7 +533,7 @@ class Progress:
 def _info(_: argparse.Namespace) -> int:
     print(f"extreme3d_fast {_version('extreme3d-fast')} on {platform.platform()}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} logical cores")
-    for package in ("numpy", "opencv-python-headless", "onnxruntime", *_GPU_PACKAGES):
+    for package in ("numpy", "opencv-python-headless", "onnxruntime", "openvino", *_GPU_PACKAGES):
         print(f"{package} {_version(package)}")
     try:
         providers = import_module("onnxruntime").get_available_providers()

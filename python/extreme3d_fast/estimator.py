@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from extreme3d_fast.aside import Aside
 from extreme3d_fast.camera import Camera, angles_from_rotation
 from extreme3d_fast.crop import (
     Crop,
@@ -124,7 +125,7 @@ class FoundationEstimator:
     Args:
         model: head model.
         mode: what to estimate from. "auto" takes the networks where they speak of this head model.
-        threads: threads inside a network run.
+        threads: threads inside a network run, and whether stages may run side by side.
         open_network: opens a network's file; None is `PhotoSession` with these threads.
         cut: cuts the crop, as `warp_similarity` does; what it returns is the crop's image.
 
@@ -142,7 +143,7 @@ class FoundationEstimator:
         open_network: OpenNetwork | None = None,
         cut: Callable[[UInt8, npt.NDArray[np.float64], int], Any] = warp_similarity,
     ) -> None:
-        self._model, self._cut = model, cut
+        self._model, self._cut, self._threads = model, cut, threads
         self._detector = FaceDetector(threads=threads, open_network=open_network)
         self._foundation: FoundationNetwork | None = None
         self._pose: PoseNetwork | None = None
@@ -210,14 +211,32 @@ class FoundationEstimator:
         coefficients = timed("foundation", self._foundation.estimate)(photo, found.pose.square)
         landmarks68 = self._projected(found.pose, coefficients, "68")
         square = crop_square(landmarks68, roll=found.pose.square.roll)
-        crop = timed("crop", self._crop)(photo, square, crop_size)
-        camera, camera_from_head = found.pose.camera_in(crop.crop_from_image, crop_size)
+        with Aside(self._threads) as aside:
+            image = aside.start(timed("crop", self._crop), photo, square, crop_size)
+            foundation = self._in_crop(photo, found, coefficients, square, crop_size, timed)
+        return foundation, image.result()
+
+    # === Details ===
+
+    def _in_crop(
+        self,
+        photo: UInt8,
+        found: Found,
+        coefficients: Coefficients,
+        square: HeadSquare,
+        crop_size: int,
+        timed: Timed,
+    ) -> Foundation:
+        """The networks' foundation in a crop, refined by landmarks that agree with it."""
+        assert found.pose is not None
+        crop_from_image = square.square_from_image(crop_size)
+        camera, camera_from_head = found.pose.camera_in(crop_from_image, crop_size)
         foundation = Foundation(
             coefficients.identity,
             coefficients.expression,
             camera,
             camera_from_head.astype(np.float32),
-            crop.crop_from_image,
+            crop_from_image,
             "networks",
             found.pose.confidence,
             _doubts(found),
@@ -228,10 +247,8 @@ class FoundationEstimator:
             px_per_mm = found.pose.square.side / SIDE_MM
             trust = _trust(points, expected, px_per_mm, foundation.yaw_pitch_roll[0])
             if trust.mean() > _MIN_TRUST:
-                foundation = timed("fit", self._refined)(foundation, points, crop, crop_size, trust)
-        return foundation, crop
-
-    # === Details ===
+                foundation = timed("fit", self._refined)(foundation, points, crop_size, trust)
+        return foundation
 
     def _from_landmarks(
         self, photo: UInt8, landmarks: FaceLandmarks, crop_size: int, timed: Timed
@@ -263,7 +280,6 @@ class FoundationEstimator:
         self,
         foundation: Foundation,
         landmarks: FaceLandmarks,
-        crop: Crop,
         crop_size: int,
         trust: npt.NDArray[np.float64],
     ) -> Foundation:
@@ -279,7 +295,7 @@ class FoundationEstimator:
             camera=foundation.camera,
             focal_log_sigma=_FOCAL_LOG_SIGMA,
         )
-        points = points_in_crop(landmarks.points, crop.crop_from_image)
+        points = points_in_crop(landmarks.points, foundation.crop_from_image)
         fit = self._fitter.fit(points, crop_size, prior=prior, trust=trust, deviations=False)
         return replace(
             foundation,

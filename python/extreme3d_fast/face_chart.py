@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32, bounding_box
+from . import _core
+from ._arrays import Float32, float_array, mask_array
 from .camera import Camera
 from .head_model import HeadModel
-from .rasterize import interpolate, rasterize
+from .rasterize import rasterize
 
-__all__ = ["CHART_SHAPE", "MM_PER_PX", "FaceChart"]
+__all__ = ["CHART_SHAPE", "MM_PER_PX", "FaceChart", "continued"]
 
 #: Height and width, px: the part that has bump maps, with a rim.
 CHART_SHAPE = (168, 304)
@@ -27,8 +28,6 @@ _PX_PER_RADIAN = 118.0
 _MIDDLE_Y = -4.0  # mm, head frame
 _FOCAL = 1000.0  # of the camera that draws the chart; any
 _DISTANCE = 1000.0  # mm from that camera to the axis
-_PREFILTER = 0.8  # px of the crop: a px of the chart is about two
-_SHOWN = 0.99  # all corners of a triangle, or neighbours of a pixel
 
 
 class FaceChart:
@@ -63,52 +62,58 @@ class FaceChart:
         # the back of the head would be drawn across the cut
         in_camera[z < 0] = np.nan
         self.raster = rasterize(in_camera.astype(np.float32), model.faces, camera)
+        #: Where the operations find all this.
+        self.tables = _core.ChartTables(
+            self.raster.triangle, self.raster.barycentric, self.place, self.faces
+        )
 
     def unroll(
         self,
-        image: Float32,
-        known: npt.NDArray[np.bool_],
-        pixel_of_vertex: npt.NDArray[np.float64] | Float32,
-        visible: npt.NDArray[np.bool_],
+        image: npt.ArrayLike,
+        known: npt.ArrayLike,
+        vertices_in_camera: npt.ArrayLike,
+        visible: npt.ArrayLike,
+        camera: Camera,
+        *,
+        threads: int = 1,
     ) -> tuple[Float32, npt.NDArray[np.bool_]]:
-        """A map of a crop brought into the chart, continued smoothly where it is not known.
+        """A map of a crop brought into the chart.
 
         Args:
             image: (S, S) float32.
             known: (S, S) bool, pixels that count.
-            pixel_of_vertex: (V, 2) px of the crop that each vertex of the skin projects to.
+            vertices_in_camera: (V, 3) float32 mm, the skin in the camera frame.
             visible: (V,) bool, vertices that the crop shows.
+            camera: of the crop.
+            threads: number of threads; the result is the same for any.
 
         Returns:
-            (H, W) float32, and (H, W) bool where the crop shows it; 0 where nothing is known.
+            (H, W) float32, and (H, W) bool where the crop shows it; 0 elsewhere.
         """
-        if not known.any():
-            return np.zeros(CHART_SHAPE, np.float32), np.zeros(CHART_SHAPE, np.bool_)
-        box = bounding_box(known)
-        counts = known[box].astype(np.float32)
-        share = _blurred(counts)
-        mean = _blurred(np.where(known[box], image[box], np.float32(0))) / np.maximum(
-            share, np.float32(1e-6)
+        shape, count = (camera.height, camera.width), len(self.place)
+        values, seen = self.tables.unroll(
+            float_array("image", image, shape),
+            mask_array("known", known, shape),
+            *camera.pinhole,
+            float_array("vertices_in_camera", vertices_in_camera, (count, 3)),
+            mask_array("visible", visible, (count,)),
+            threads,
         )
-        corner = np.array([box[1].start, box[0].start])
-        place = np.where(visible[:, None], pixel_of_vertex - corner, -9).astype(np.float32)
-        # OpenCV counts from pixel centres
-        x, y = (self._of_vertices(place[:, axis]) - np.float32(0.5) for axis in (0, 1))
-        seen = self._of_vertices(visible.astype(np.float32)) > _SHOWN
-        seen &= cv2.remap(counts, x, y, cv2.INTER_LINEAR) > _SHOWN
-        values = np.asarray(cv2.remap(mean, x, y, cv2.INTER_LINEAR), np.float32)
-        return _continued(values, seen), seen
-
-    def _of_vertices(self, values: Float32) -> Float32:
-        return interpolate(self.raster, values, self.faces)
+        return values, seen.view(np.bool_)
 
 
-def _blurred(image: Float32) -> Float32:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), _PREFILTER), np.float32)
+def continued(values: Float32, known: npt.NDArray[np.bool_]) -> Float32:
+    """A map of the chart that goes on smoothly where it is not known.
 
+    What is not known is taken from the finest octave that knows something there.
 
-def _continued(values: Float32, known: npt.NDArray[np.bool_]) -> Float32:
-    """`values` with what is not known taken from the finest octave that knows something there."""
+    Args:
+        values: (H, W) float32.
+        known: (H, W) bool.
+
+    Returns:
+        (H, W) float32; 0 where nothing is known.
+    """
     pyramid = [(np.where(known, values, np.float32(0)), known.astype(np.float32))]
     while min(pyramid[-1][0].shape) > 1:
         value, share = pyramid[-1]

@@ -30,8 +30,6 @@ T = TypeVar("T")
 MIN_COSINE = 0.2
 # A vertex further behind the depth buffer than this is covered by another part of the head, mm.
 DEPTH_TOLERANCE = 2.0
-# Largest difference of a pixel from the colour of its triangle that counts as detail of the skin.
-MAX_COLOR_DETAIL = 40.0
 # A face more hidden, more cut off, or smaller than this is worth a warning.
 _OCCLUDED_WARNING = 0.15  # a fringe hides about as much
 _OUTSIDE_WARNING = 0.05

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32, bounding_box, float_array, mask_array
-from .blending import blend_gradients
+from . import _core
+from ._arrays import Float32, float_array, mask_array
 
 __all__ = ["FillMethod", "Occlusion", "fill_bump", "find_holes", "unfade"]
 
@@ -23,16 +22,6 @@ Mask = npt.NDArray[np.bool_]
 
 FillMethod = Literal["reference", "smooth", "none"]
 """How holes are filled: from similar faces, smoothly, or not at all."""
-
-# Pixels in a crop of this side; 7 are about 4 mm. Next to an occluder the bump holds its shadow.
-_CROP_SIZE = 500
-_TRUST_MARGIN = 7
-_MIN_HOLE = 30
-_MIN_SEEN = 1000  # less of the face between what covers it is a shard of that, most often
-
-# Bump maps fade with the face weight. Blending joins them as they were before; below this weight
-# too little is left to tell.
-_MIN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,37 +64,20 @@ def find_holes(
         raise ValueError(f"`method` should be one of {get_args(FillMethod)}, is {method!r}")
     w = float_array("weight", weight, (-1, -1))
     seen = mask_array("face_mask", face_mask, w.shape)
-    scale = w.shape[1] / _CROP_SIZE
-    region = w > 0
-    hidden = (region & (seen == 0)).view(np.uint8)
-    total = float(w.sum())
-    fraction = float(w[hidden > 0].sum()) / total if total > 0 else 0.0
+    hole, fraction = _core.find_holes(seen, w)
     if method == "none":
-        return Occlusion(np.zeros(w.shape, np.bool_), fraction, method)
-    hole = np.zeros(w.shape, np.bool_)
-    if not hidden.any():
-        return Occlusion(hole, fraction, method)
-    box = bounding_box(region)
-    _, label, stats, _ = cv2.connectedComponentsWithStats(hidden[box], connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= _MIN_HOLE * scale**2
-    large[0] = False
-    grown = large[label]
-    if grown.any():
-        away = cv2.distanceTransform((~grown).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
-        grown = np.asarray(away <= _TRUST_MARGIN * scale)
-        seen_part = (region[box] & ~grown).view(np.uint8)
-        _, label, stats, _ = cv2.connectedComponentsWithStats(seen_part, connectivity=4)
-        small = stats[:, cv2.CC_STAT_AREA] < _MIN_SEEN * scale**2
-        grown |= small[label]  # of what is no face, which is label 0, the region leaves nothing
-    hole[box] = grown & region[box]
-    return Occlusion(hole, fraction, method)
+        hole[:] = 0
+    return Occlusion(hole.view(np.bool_), fraction, method)
 
 
-def unfade(bump: npt.ArrayLike, weight: npt.ArrayLike, hole: npt.ArrayLike) -> tuple[Float32, Mask]:
+def unfade(
+    bump: npt.ArrayLike, weight: npt.ArrayLike, hole: npt.ArrayLike, *, threads: int = 1
+) -> tuple[Float32, Mask]:
     """A bump map as it was before it faded with the face weight, and where that can be told.
 
     Args:
         bump, weight, hole: as for `fill_bump`.
+        threads: number of threads; the result is the same for any.
 
     Returns:
         (H, W) float32 mm, 0 where it is not known, and (H, W) bool.
@@ -115,10 +87,8 @@ def unfade(bump: npt.ArrayLike, weight: npt.ArrayLike, hole: npt.ArrayLike) -> t
     """
     mm = float_array("bump", bump, (-1, -1))
     w = float_array("weight", weight, mm.shape)
-    known = (mask_array("hole", hole, mm.shape) == 0) & (w >= _MIN_WEIGHT)
-    if not np.isfinite(mm[known]).all():
-        raise ValueError("`bump` should be finite where it is known, has NaN or infinity")
-    return np.divide(mm, w, out=np.zeros_like(mm), where=known), known
+    unfaded, known = _core.unfade(mm, w, mask_array("hole", hole, mm.shape), threads)
+    return unfaded, known.view(np.bool_)
 
 
 def fill_bump(
@@ -127,6 +97,8 @@ def fill_bump(
     hole: npt.ArrayLike,
     borrowed: npt.ArrayLike | None = None,
     valid: npt.ArrayLike | None = None,
+    *,
+    threads: int = 1,
 ) -> Float32:
     """Bump map with its holes filled.
 
@@ -140,6 +112,7 @@ def fill_bump(
         hole: (H, W) bool, pixels whose bump is not known.
         borrowed: (H, W) mm, the reference's bump in this crop, unfaded.
         valid: (H, W) bool, where the reference shows the face; None is everywhere.
+        threads: number of threads; the result is the same for any.
 
     Returns:
         (H, W) float32 mm; equal to `bump` outside the holes.
@@ -150,7 +123,12 @@ def fill_bump(
     """
     mm = float_array("bump", bump, (-1, -1))
     w = float_array("weight", weight, mm.shape)
-    unknown = (mask_array("hole", hole, mm.shape) > 0) & (w > 0)
-    unfaded, trusted = unfade(mm, w, unknown)
-    filled = blend_gradients(unfaded, trusted, trusted | unknown, borrowed, valid)
-    return np.where(unknown, filled * w, mm)
+    holes = mask_array("hole", hole, mm.shape)
+    if borrowed is None:
+        if valid is not None:
+            raise ValueError("`valid` says where `borrowed` holds, which is not given")
+        detail, holds = mm, np.zeros_like(holes)
+    else:
+        detail = float_array("borrowed", borrowed, mm.shape)
+        holds = np.ones_like(holes) if valid is None else mask_array("valid", valid, mm.shape)
+    return _core.fill_bump(mm, w, holes, detail, holds, threads)

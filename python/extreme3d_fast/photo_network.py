@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extreme3d_fast.crop import letterbox, warp_similarity
-from extreme3d_fast.session import Session
+from extreme3d_fast.session import Runtime, Session
 
-__all__ = ["ASSETS", "OpenNetwork", "PhotoNetwork", "PhotoSession", "normalised"]
+__all__ = ["ASSETS", "HostNetworks", "OpenNetwork", "PhotoNetwork", "PhotoSession", "normalised"]
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 
 ASSETS = Path(__file__).parent / "assets"
+# Their answers are places in a photo, which bfloat16 moves by half a pixel.
+_FULL_PRECISION = ("face_detection.onnx", "face_landmarks.onnx")
 
 
 class PhotoNetwork(Protocol):
@@ -89,6 +91,36 @@ class PhotoSession(Session):
     def letterboxed(self, photo: UInt8, size: int) -> dict[str, Float32]:
         """See `PhotoNetwork.letterboxed`."""
         return self.run({"image": normalised(letterbox(photo, size)[None], self.metadata)})
+
+
+class HostNetworks:
+    """Opens the networks of a pipeline on the CPU.
+
+    Args:
+        threads: threads inside one run.
+        runtime: what runs them, those apart that need full precision; see `Session`. None takes
+            other files than the built-in ones to need it.
+    """
+
+    def __init__(self, *, threads: int = 1, runtime: Runtime | None = None) -> None:
+        self._threads, self._wanted = threads, runtime
+        self._runtimes: dict[str, None] = {}
+
+    def open(self, path: str | Path) -> PhotoSession:
+        """An `OpenNetwork`."""
+        built_in = Path(path).parent == ASSETS
+        exact = built_in and Path(path).name in _FULL_PRECISION
+        # how others bear bfloat16 was not measured: only who asks for it gets it
+        exact |= not built_in and self._wanted is None
+        runtime = "onnxruntime" if exact else self._wanted
+        session = PhotoSession(path, threads=self._threads, runtime=runtime)
+        self._runtimes[session.runtime] = None
+        return session
+
+    @property
+    def runtime(self) -> str:
+        """What runs those opened so far, for reports."""
+        return ", ".join(sorted(self._runtimes, reverse=True))
 
 
 def normalised(images: NDArray[Any], metadata: Mapping[str, str]) -> Float32:

@@ -11,7 +11,7 @@ from . import _core
 from ._arrays import Float32, Int32, float_array, index_array
 from .camera import Camera
 
-__all__ = ["Raster", "interpolate", "rasterize", "vertex_visibility"]
+__all__ = ["Raster", "interpolate", "pixels_of_vertices", "rasterize", "vertex_visibility"]
 
 
 class Raster(NamedTuple):
@@ -162,3 +162,25 @@ def vertex_visibility(
         threads=threads,
     )
     return visible.view(np.bool_)
+
+
+def pixels_of_vertices(
+    vertices_in_camera: npt.ArrayLike, camera: Camera, *, threads: int = 1
+) -> Int32:
+    """Row-major pixel that each vertex projects into.
+
+    Args:
+        vertices_in_camera: (V, 3) float32, mm, camera frame.
+        camera: Pinhole camera of the image.
+        threads: Number of threads; the result is the same for any.
+
+    Returns:
+        (V,) int32, -1 outside the image.
+
+    Raises:
+        ValueError: Wrong shape.
+    """
+    vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
+    return np.asarray(
+        _core.pixels_of_vertices(vertices, *camera.pinhole, camera.width, camera.height, threads)
+    )

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, overlo
 import numpy as np
 import numpy.typing as npt
 
+from extreme3d_fast.aside import Aside
 from extreme3d_fast.bump_network import FACE_SHOWN, BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.completion import complete_dense
@@ -22,14 +23,13 @@ from extreme3d_fast.dense import compose_depth, dense_mesh
 from extreme3d_fast.device_pipeline import device_lanes
 from extreme3d_fast.errors import NoFaceFound
 from extreme3d_fast.estimator import Foundation, FoundationEstimator, FoundationMode
-from extreme3d_fast.face import Face, Provenance
+from extreme3d_fast.face import Face
 from extreme3d_fast.face_chart import FaceChart
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.image_io import ImageSource, load_image
 from extreme3d_fast.lane import (
     DEPTH_TOLERANCE,
-    MAX_COLOR_DETAIL,
     MIN_COSINE,
     Detail,
     Lane,
@@ -49,16 +49,19 @@ from extreme3d_fast.mesh import (
 )
 from extreme3d_fast.mesh_io import Mesh
 from extreme3d_fast.occlusion import FillMethod, Occlusion, fill_bump, find_holes, unfade
-from extreme3d_fast.rasterize import Raster, vertex_visibility
+from extreme3d_fast.paint import paint_mesh
+from extreme3d_fast.photo_network import HostNetworks
+from extreme3d_fast.rasterize import Raster, pixels_of_vertices, vertex_visibility
 from extreme3d_fast.references import Reference
-from extreme3d_fast.registration import Registration, register_dense
+from extreme3d_fast.registration import register_dense
+from extreme3d_fast.session import Runtime
 from extreme3d_fast.shading import shape_from_shading
 from extreme3d_fast.similar_faces import SimilarFaces
-from extreme3d_fast.soft_symmetry import Recovery, SoftSymmetrySolver
+from extreme3d_fast.soft_symmetry import SoftSymmetrySolver
 from extreme3d_fast.sparse import sparse_from_dense
 from extreme3d_fast.texture import VertexColors
 from extreme3d_fast.transfer import Borrowed, expected_relief, warp_by_surface
-from extreme3d_fast.zipper import VertexSource, Zipper, ZipperedMesh
+from extreme3d_fast.zipper import Zipper
 
 __all__ = ["Detail", "Reconstructor"]
 
@@ -72,6 +75,7 @@ T = TypeVar("T")
 # More only costs memory; a machine with more cores gains nothing from them on one photo.
 _MAX_THREADS = 256
 _MAX_LANES = 64
+_NO_FACES = np.zeros((0, 3), np.int32)
 
 
 class Reconstructor:
@@ -85,6 +89,10 @@ class Reconstructor:
         device: "cpu", or "cuda" for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves. Its
             results are the CPU's up to the rounding of its networks; see docs/gpu.md.
         threads: threads per stage, 1 to 256; the result is the same for any number.
+        runtime: what runs the networks on the CPU: "onnxruntime", or "openvino", an optional
+            package, which rounds to bfloat16 where the processor multiplies it. None is OpenVINO
+            where it is installed and does so, else ONNX Runtime, which also runs a `bump_network`
+            of your own. The attribute tells which it is.
         lanes: photos that are worked on at once by `reconstruct_batch` and `stream`, 1 to 64, each
             with memory of its own. Only on a GPU; elsewhere the stages' threads use all cores.
         head_model: head model to fit; None for the built-in one.
@@ -107,6 +115,7 @@ class Reconstructor:
         FileNotFoundError: there is no file `bump_network` or `references`.
         InvalidModelFile: `bump_network` or `references` is damaged, or not such a file.
         DeviceUnavailable: there is no usable GPU, or a package for it is missing.
+        ImportError: `runtime` is a package that is not installed.
 
     Example:
         >>> import extreme3d_fast as e3d
@@ -120,6 +129,7 @@ class Reconstructor:
         *,
         device: DeviceName = "cpu",
         threads: int = 2,
+        runtime: Runtime | None = None,
         lanes: int = 1,
         head_model: HeadModel | None = None,
         foundation: FoundationMode = "auto",
@@ -136,6 +146,10 @@ class Reconstructor:
         _check_option("occlusion", occlusion, ("reference", "smooth", "none"))
         _check_integer("threads", threads, 1, _MAX_THREADS)
         _check_integer("lanes", lanes, 1, _MAX_LANES)
+        if runtime is not None:
+            _check_option("runtime", runtime, get_args(Runtime))
+            if device != "cpu":
+                raise ValueError(f"runtime is of device='cpu'; {device!r} finds its own")
         if device == "cpu" and lanes > 1:
             raise ValueError(f"lanes are of device='cuda'; of the CPU there is one, not {lanes}")
         _check_integer("crop_size", crop_size, 64, 4096)
@@ -171,12 +185,16 @@ class Reconstructor:
                 self._lanes.put(lane)
             return
         self._lanes.put(None)
-        self._estimator = FoundationEstimator(model, mode=foundation, threads=threads)
-        self._bump_network = BumpNetwork(bump_network, threads=threads)
+        self._networks = HostNetworks(threads=threads, runtime=runtime)
+        open_network = self._networks.open
+        self._estimator = FoundationEstimator(
+            model, mode=foundation, threads=threads, open_network=open_network
+        )
+        self._bump_network = BumpNetwork(bump_network, threads=threads, open_network=open_network)
         self._similar: SimilarFaces | None = None
         if occlusion == "reference" and detail != "none":
             bump_name = self._bump_network.name
-            self._similar = SimilarFaces(references, model, bump_name, threads=threads)
+            self._similar = SimilarFaces(references, model, bump_name, open_network=open_network)
             self._chart = FaceChart(model)
         skin = slice(0, model.skin_vertex_count)
         self._region = recoverable_region(model)
@@ -350,6 +368,7 @@ class Reconstructor:
         foundation: Foundation,
         crop: Crop,
         timings: dict[str, float],
+        aside: Aside,
     ) -> Face:
         model, threads = self.head_model, self.threads
         skin = slice(0, model.skin_vertex_count)
@@ -396,9 +415,24 @@ class Reconstructor:
             references, borrowed = self._borrowed(
                 occlusion, crop.image, bump, view, visible, foundation, warnings, timed
             )
-            bump = timed("fill", fill_bump)(bump, weight, occlusion.hole, *borrowed)
+            bump = timed("fill", fill_bump)(
+                bump, weight, occlusion.hole, *borrowed, threads=threads
+            )
         filled = occlusion.hole | (~in_photo & (weight > 0))
         uncovered = in_photo if self.occlusion == "none" else face_mask & ~filled
+
+        # colours of the foundation's skin, beside the meshes: they need one core, and these not all
+        pixel_of_vertex = pixels_of_vertices(foundation_in_camera, camera, threads=threads)
+        # hair, clothes and what covers the face are better left out than painted on the skin
+        shown = visible & model.face_region & _at_vertices(uncovered, pixel_of_vertex)
+        colored = aside.start(
+            timed("texture", self._colors.colors),
+            crop.image,
+            foundation_in_camera,
+            shown,
+            camera,
+            threads=threads,
+        )
 
         # dense mesh D (Eq. 4), one vertex a pixel of the face region
         detailed_depth = compose_depth(np.where(weight > 0, depth, np.float32(np.inf)), bump)
@@ -454,36 +488,36 @@ class Reconstructor:
         )
 
         # where every vertex came from, and its colour
-        pixel = np.flatnonzero(dense.vertex_of_pixel >= 0)  # of each dense vertex, row-major
-        pixel_of_vertex = _pixels(foundation_in_camera, camera)
-        filled_vertex = _at_vertices(filled, pixel_of_vertex)
-        origin_of_sparse = np.select(
-            [observed & filled_vertex, observed, recovery == Recovery.MIRRORED],
-            [Provenance.FILLED, Provenance.OBSERVED, Provenance.MIRRORED],
-            Provenance.MODEL,
+        color_of_sparse = colored.result()
+        colors, provenance = timed("paint", paint_mesh)(
+            mesh,
+            dense,
+            registration,
+            faces,
+            mirror,
+            color_of_sparse,
+            observed,
+            recovery,
+            pixel_of_vertex,
+            filled,
+            crop.image,
+            threads=threads,
         )
-        origin_of_dense = np.where(filled.ravel()[pixel], Provenance.FILLED, Provenance.OBSERVED)
-        # hair, clothes and what covers the face are better left out than painted on the skin
-        shown = visible & model.face_region & _at_vertices(uncovered, pixel_of_vertex)
-        color_of_sparse = timed("texture", self._colors.colors)(
-            crop.image, foundation_in_camera, shown, camera, threads=threads
+        parts = timed("parts", self._part_meshes)(
+            head,
+            crop.image,
+            uncovered,
+            raster,
+            camera,
+            camera_from_head,
+            _brightness(color_of_sparse[shown], model.colors[skin][shown]),
         )
-        color_of_dense = crop.image.reshape(-1, 3)[pixel]
-        hidden_dense = np.flatnonzero(filled.ravel()[pixel])
-        color_of_dense[hidden_dense] = _registered_colors(
-            hidden_dense, color_of_sparse.astype(np.float32), registration, faces
-        )
-        reflected_dense = mesh.source_vertex[mesh.source == VertexSource.REFLECTED]
-        color_of_reflected = _reflected_colors(
-            reflected_dense, color_of_dense, color_of_sparse, registration, faces, mirror
-        )
-        origin_of_reflected = np.full(len(reflected_dense), Provenance.MIRRORED)
 
         return Face(
             vertices=mesh.vertices,
             faces=mesh.faces,
-            colors=_gather(mesh, color_of_sparse, color_of_dense, color_of_reflected),
-            provenance=_gather(mesh, origin_of_sparse, origin_of_dense, origin_of_reflected),
+            colors=colors,
+            provenance=provenance,
             warnings=tuple(warnings),
             timings=timings,
             foundation=foundation_in_head,
@@ -501,15 +535,7 @@ class Reconstructor:
             occlusion=occlusion,
             references=references,
             photo=crop.image,
-            parts=self._part_meshes(
-                head,
-                crop.image,
-                uncovered,
-                raster,
-                camera,
-                camera_from_head,
-                _brightness(color_of_sparse[shown], model.colors[skin][shown]),
-            ),
+            parts=parts,
         )
 
     def _borrowed(
@@ -531,16 +557,19 @@ class Reconstructor:
         if not alike:
             return (), ()
         own = timed("unroll", self._chart.unroll)(
-            *unfade(bump, view.weight, occlusion.hole),
-            foundation.camera.project(view.in_camera),
+            *unfade(bump, view.weight, occlusion.hole, threads=self.threads),
+            view.in_camera,
             visible,
+            foundation.camera,
+            threads=self.threads,
         )
-        relief = timed("references", expected_relief)(self._similar.references, alike, *own)
+        relief = timed("references", expected_relief)(
+            self._similar.references, alike, *own, threads=self.threads
+        )
         borrowed = timed("transfer", warp_by_surface)(
             *relief,
             self._chart,
             view.raster,
-            self.head_model.faces,
             where=occlusion.hole,
             threads=self.threads,
         )
@@ -558,17 +587,20 @@ class Reconstructor:
     ) -> dict[str, Mesh]:
         """Eyeballs, teeth and tongue, in the photo's colours where it shows them, else in the
         model's, as bright as the skin."""
+        of = self._parts
+        vertices = head[of.begin :]
+        normals = vertex_normals(vertices, of.faces, faces_of_vertex=of.faces_of_vertex)
+        in_camera = transform_points(camera_from_head, vertices)
+        in_view = rotate_vectors(camera_from_head, normals)
+        visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
+        pixel_of_vertex = pixels_of_vertices(in_camera, camera)
+        visible &= _at_vertices(uncovered, pixel_of_vertex)
         parts = {}
-        for name, part in self._parts.items():
-            vertices = head[part.vertices]
-            normals = vertex_normals(vertices, part.faces, faces_of_vertex=part.faces_of_vertex)
-            in_camera = transform_points(camera_from_head, vertices)
-            in_view = rotate_vectors(camera_from_head, normals)
-            visible = vertex_visibility(in_camera, in_view, raster.depth, camera)
-            pixel_of_vertex = _pixels(in_camera, camera)
-            visible &= _at_vertices(uncovered, pixel_of_vertex)
-            colors = _part_colors(photo, pixel_of_vertex, visible, part.colors, brightness)
-            parts[name] = Mesh(vertices, part.faces, colors)
+        for name, (own, faces) in of.meshes.items():
+            colors = _part_colors(
+                photo, pixel_of_vertex[own], visible[own], of.colors[own], brightness
+            )
+            parts[name] = Mesh(vertices[own], faces, colors)
         return parts
 
 
@@ -611,7 +643,7 @@ class _HostLane:
 
     @property
     def runtime(self) -> str:
-        return self._owner._bump_network.runtime
+        return self._owner._networks.runtime
 
     def begin(self) -> None:
         pass
@@ -623,44 +655,40 @@ class _HostLane:
         crop: Crop,
         timings: dict[str, float],
     ) -> Face:
-        return self._owner._reconstruct(photo, foundation, crop, timings)
+        with Aside(self._owner.threads) as aside:
+            return self._owner._reconstruct(photo, foundation, crop, timings, aside)
 
 
-class _Part(NamedTuple):
-    """What a part of the head model needs in every call."""
+class _Parts(NamedTuple):
+    """What the parts of the head model, all but its skin, need in every call."""
 
-    vertices: slice
-    faces: npt.NDArray[np.int32]  # into its own vertices
+    begin: int  # first vertex of them in the head
+    faces: npt.NDArray[np.int32]  # of all, into their own vertices
     faces_of_vertex: Csr
     colors: npt.NDArray[np.uint8]
+    meshes: dict[str, tuple[slice, npt.NDArray[np.int32]]]  # vertices of a part, faces into them
 
 
-def _prepared_parts(model: HeadModel) -> dict[str, _Part]:
-    parts = {}
-    for name, (begin, end) in zip(model.part_names, model.part_vertex_range, strict=True):
-        if name == "skin":
-            continue
-        faces = model.part_faces[name] - begin
-        own = slice(int(begin), int(end))
-        parts[name] = _Part(own, faces, vertex_faces(faces, int(end - begin)), model.colors[own])
-    return parts
+def _prepared_parts(model: HeadModel) -> _Parts:
+    begin = model.skin_vertex_count
+    meshes = {}
+    for name, (first, end) in zip(model.part_names, model.part_vertex_range, strict=True):
+        if name != "skin":
+            own = slice(int(first) - begin, int(end) - begin)
+            meshes[name] = own, model.part_faces[name] - first
+    faces = np.concatenate([mesh + own.start for own, mesh in meshes.values()] or [_NO_FACES])
+    n = model.vertex_count - begin
+    return _Parts(begin, faces, vertex_faces(faces, n), model.colors[begin:], meshes)
 
 
-def _pixels(vertices_in_camera: Float32, camera: Camera) -> npt.NDArray[np.int64]:
-    """(V,) row-major pixel that each vertex projects into, -1 outside the crop."""
-    x, y = np.floor(camera.project(vertices_in_camera)).astype(np.int64).T
-    inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
-    return np.where(inside, y * camera.width + x, -1)
-
-
-def _at_vertices(image: Bool, pixel_of_vertex: npt.NDArray[np.int64]) -> Bool:
+def _at_vertices(image: Bool, pixel_of_vertex: npt.NDArray[np.int32]) -> Bool:
     """The image at the pixels of the vertices; False outside."""
     return np.asarray(image.ravel()[pixel_of_vertex] & (pixel_of_vertex >= 0))
 
 
 def _part_colors(
     photo: npt.NDArray[np.uint8],
-    pixel_of_vertex: npt.NDArray[np.int64],
+    pixel_of_vertex: npt.NDArray[np.int32],
     visible: Bool,
     model_colors: npt.NDArray[np.uint8],
     brightness: float,
@@ -669,10 +697,10 @@ def _part_colors(
     as the skin where nothing of the part is seen."""
     if not visible.any():
         return np.asarray(brightness * model_colors, np.uint8)
-    seen = photo.reshape(-1, 3)[pixel_of_vertex].astype(np.float32)
+    pixels = photo.reshape(-1, 3)[pixel_of_vertex]
     # the brighter ones tell the part from the lips and lids that cover its rim
-    level = np.percentile(seen[visible], 90) / max(np.percentile(model_colors[visible], 90), 1.0)
-    colors = np.where(visible[:, None], seen, min(level, 1.0) * model_colors)
+    level = _percentile(pixels[visible], 90) / max(_percentile(model_colors[visible], 90), 1.0)
+    colors = np.where(visible[:, None], pixels, min(level, 1.0) * model_colors)
     return np.asarray(colors, np.uint8)
 
 
@@ -680,52 +708,12 @@ def _brightness(colors: npt.NDArray[np.uint8], model_colors: npt.NDArray[np.uint
     """How bright skin is, of the model's, at most 1; 1 where none is seen."""
     if not len(colors):
         return 1.0
-    return float(min(np.median(colors) / max(np.median(model_colors), 1.0), 1.0))
+    return min(_percentile(colors, 50) / max(_percentile(model_colors, 50), 1.0), 1.0)
 
 
-def _reflected_colors(
-    dense: npt.NDArray[np.int32],
-    color_of_dense: npt.NDArray[np.uint8],
-    color_of_sparse: npt.NDArray[np.uint8],
-    registration: Registration,
-    faces: npt.NDArray[np.int32],
-    mirror: npt.NDArray[np.int32],
-) -> npt.NDArray[np.uint8]:
-    """Eq. 10 on the colours of some dense vertices: the sparse colour of the mirror image, which
-    continues the light of the visible side, plus what the pixel adds to its own sparse colour.
-    """
-    sparse = color_of_sparse.astype(np.float32)
-    # beside the rim of what the photo shows, sparse colours are not the photo's
-    detail = color_of_dense[dense] - _registered_colors(dense, sparse, registration, faces)
-    detail = np.clip(detail, -MAX_COLOR_DETAIL, MAX_COLOR_DETAIL)
-    mirrored = _registered_colors(dense, sparse[mirror], registration, faces) + detail
-    return np.asarray(np.clip(mirrored, 0, 255), np.uint8)
-
-
-def _registered_colors(
-    dense: npt.NDArray[np.int64] | npt.NDArray[np.int32],
-    color_of_sparse: Float32,
-    registration: Registration,
-    faces: npt.NDArray[np.int32],
-) -> Float32:
-    """Colours of R at the places that some dense vertices are registered to (Eq. 8)."""
-    u, v = registration.uv[dense].T[:, :, None]
-    first, second, third = faces[registration.triangle[dense]].T
-    return np.asarray(
-        u * color_of_sparse[first]
-        + v * color_of_sparse[second]
-        + (1 - u - v) * color_of_sparse[third]
-    )
-
-
-def _gather(
-    mesh: ZipperedMesh,
-    of_sparse: npt.NDArray[Any],
-    of_dense: npt.NDArray[Any],
-    of_reflected: npt.NDArray[Any],
-) -> npt.NDArray[np.uint8]:
-    """Per-vertex values of S from those of R, those of D, and those of its reflected vertices."""
-    n_sparse, n_dense, _ = np.bincount(mesh.source, minlength=len(VertexSource))
-    sparse, dense, _ = np.split(mesh.source_vertex, [n_sparse, n_sparse + n_dense])
-    parts = [of_sparse[sparse], of_dense[dense], of_reflected]
-    return np.concatenate(parts, dtype=np.uint8, casting="unsafe")
+def _percentile(values: npt.NDArray[np.uint8], percent: float) -> float:
+    """`np.percentile` of bytes, of which there are some, by counting them."""
+    rank = percent / 100 * (values.size - 1)
+    up_to = np.cumsum(np.bincount(values.ravel(), minlength=256))
+    low, high = np.searchsorted(up_to, [int(rank), min(int(rank) + 1, values.size - 1)], "right")
+    return float(low + (rank - int(rank)) * (high - low))

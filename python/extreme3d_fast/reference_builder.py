@@ -20,7 +20,7 @@ from extreme3d_fast._arrays import Float32, UInt8
 from extreme3d_fast.bump_network import CROP_SIZE, FACE_SHOWN, BumpNetwork
 from extreme3d_fast.camera import Camera
 from extreme3d_fast.estimator import FoundationEstimator
-from extreme3d_fast.face_chart import FaceChart
+from extreme3d_fast.face_chart import FaceChart, continued
 from extreme3d_fast.foundation_view import FoundationView, FoundationViewer, face_height
 from extreme3d_fast.head_model import HeadModel
 from extreme3d_fast.identity import IdentityNetwork
@@ -220,7 +220,8 @@ class ReferenceBuilder:
             camera,
             min_cosine=_MIN_COSINE,
         )
-        return self._chart.unroll(unfaded, known, camera.project(view.in_camera), visible)
+        relief, seen = self._chart.unroll(unfaded, known, view.in_camera, visible, camera)
+        return continued(relief, seen), seen
 
 
 def sharpness(image: UInt8, weight: Float32, skin: npt.NDArray[Any]) -> float:

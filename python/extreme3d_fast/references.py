@@ -17,7 +17,8 @@ import shutil
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -263,14 +264,32 @@ class ReferenceSet:
             IndexError: no such face.
             InvalidModelFile: its entry or its map is damaged.
         """
-        row = self._faces[self._checked(index)]
-        record = np.zeros((), STORED_RELIEF)
-        try:
-            record["level"], record["zero"], record["step"] = self._levels(row)
-        except ValueError as error:
-            raise self._invalid(f"face {index}: {error}") from error
-        record["seen"] = row["seen"]
-        return record
+        return self.stored_reliefs([index]).reshape(())
+
+    def stored_reliefs(self, indices: Sequence[int], *, threads: int = 1) -> npt.NDArray[Any]:
+        """Several `stored_relief`, (N,) records.
+
+        Args:
+            indices: of the faces.
+            threads: number of threads; the result is the same for any.
+
+        Raises:
+            IndexError, InvalidModelFile: as `stored_relief`.
+        """
+        rows = [self._faces[self._checked(index)] for index in indices]
+        records = np.zeros(len(rows), STORED_RELIEF)
+
+        def store(some: range) -> None:
+            for k in some:
+                record, row = records[k], rows[k]
+                try:
+                    record["level"], record["zero"], record["step"] = self._levels(row)
+                except ValueError as error:
+                    raise self._invalid(f"face {indices[k]}: {error}") from error
+                record["seen"] = row["seen"]
+
+        _in_parallel(store, len(rows), threads)  # OpenCV decodes without the interpreter's lock
+        return records
 
     def _relief(self, row: Any) -> tuple[Float32, npt.NDArray[np.bool_]]:
         levels, zero, step = self._levels(row)
@@ -631,6 +650,19 @@ def _unpacked(bits: UInt8) -> npt.NDArray[np.bool_]:
     height, width = (n // _SEEN_BLOCK for n in CHART_SHAPE)
     blocks = np.unpackbits(bits, count=height * width).reshape(height, width)
     return blocks.repeat(_SEEN_BLOCK, axis=0).repeat(_SEEN_BLOCK, axis=1).view(np.bool_)
+
+
+def _in_parallel(body: Callable[[range], None], count: int, threads: int) -> None:
+    """body(range) for parts of range(count), in so many threads."""
+    parts = [range(k, count, threads) for k in range(min(threads, count))]
+    if len(parts) < 2:
+        body(range(count))
+        return
+    with ThreadPoolExecutor(len(parts) - 1) as others:
+        futures = [others.submit(body, part) for part in parts[1:]]
+        body(parts[0])
+        for future in futures:
+            future.result()
 
 
 def _decode(blob: UInt8) -> UInt8:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from extreme3d_fast.errors import InvalidModelFile
+from extreme3d_fast.openvino_runner import OpenVinoRunner
+
+Runtime = Literal["onnxruntime", "openvino"]
+"""What runs networks on the CPU."""
 
 # Without these in a file's metadata nobody could know how to feed it or whether they may use it.
 REQUIRED_METADATA = (
@@ -111,10 +115,14 @@ class Session(Network):
     Args:
         path: the ONNX file.
         threads: threads inside one run, at least 1.
+        runtime: what runs it; None is OpenVINO where it is installed and the processor multiplies
+            bfloat16, else ONNX Runtime.
 
     Raises:
         FileNotFoundError: there is no such file.
-        InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry.
+        InvalidModelFile: the file is not an ONNX network, or its metadata lacks an entry, or the
+            runtime asked for cannot run it.
+        ImportError: OpenVINO is asked for and not installed.
 
     Example:
         >>> from extreme3d_fast.detect import ASSETS
@@ -123,7 +131,9 @@ class Session(Network):
         'RGB'
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 2) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int = 2, runtime: Runtime | None = "onnxruntime"
+    ) -> None:
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
         options = onnxruntime.SessionOptions()
@@ -133,10 +143,31 @@ class Session(Network):
         # Threads that spin after a run would take the cores from the geometry stages that follow.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = self._open(path, options)
+        self._openvino = None if runtime == "onnxruntime" else self._compiled(threads, runtime)
+        if self._openvino is not None:
+            self._session = None  # and its memory
+
+    def _compiled(self, threads: int, runtime: Runtime | None) -> OpenVinoRunner | None:
+        """The network on OpenVINO; None where ONNX Runtime is as good, and nobody asked."""
+        try:
+            runner = OpenVinoRunner(self.path, self.inputs, threads)
+        except ImportError as error:
+            if runtime is None:
+                return None
+            raise ImportError(
+                "runtime: openvino is not installed (pip install extreme3d-fast[openvino])"
+            ) from error
+        except RuntimeError as error:
+            if runtime is None:
+                return None
+            raise InvalidModelFile(f"path: OpenVINO cannot run {self.path}: {error}") from error
+        return runner if runtime == "openvino" or runner.precision == "bf16" else None
 
     @property
     def runtime(self) -> str:
-        """Which runtime runs the network, for reports: `onnxruntime 1.20 CPU`."""
+        """What runs the network, for reports: `onnxruntime 1.32.0 CPU`."""
+        if self._openvino is not None:
+            return self._openvino.description
         return f"onnxruntime {onnxruntime.__version__} CPU"
 
     def run(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
@@ -161,7 +192,7 @@ class Session(Network):
                 )
         names = list(self.outputs)
         try:
-            answers = self._session.run(names, dict(feeds))
+            answers = (self._openvino or self._session).run(names, dict(feeds))
         except Exception as error:  # see above
             raise InvalidModelFile(f"path: {self.path} fails when it is run: {error}") from error
         return dict(zip(names, answers, strict=True))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Float32, bounding_box, float_array
+from . import _core
+from ._arrays import Float32, float_array, mask_array
 from .camera import similarity_transform
 from .face_chart import CHART_SHAPE, FaceChart
 from .head_model import HeadModel
 from .mesh import transform_points
-from .rasterize import Raster, interpolate, rasterize
+from .rasterize import Raster, rasterize
 from .references import Reference, ReferenceFace, ReferenceSet
 
 __all__ = [
@@ -37,11 +38,6 @@ SHORT_LIST = 300
 _ENOUGH = 0.25
 _UNSEEN = 1e-3  # what an unseen place, which goes on smoothly, counts in a mean
 _SHOWN = 0.99
-# Of `expected_relief`: weight of the prior, in mean energies of a reference's slopes, and how much
-# the own relief of the other side counts where it is seen (all three measured, see docs/detail.md).
-_PRIOR = 3.0
-_OWN_MIRRORED = 0.25
-_RIM = 9  # px of the chart from what is seen to where it counts in full
 # The left-right image of each of the 68 landmarks (iBUG).
 _MIRROR68 = np.concatenate(
     [
@@ -88,6 +84,8 @@ def expected_relief(
     found: Sequence[Reference],
     own: Float32,
     seen: Bool,
+    *,
+    threads: int = 1,
 ) -> tuple[Float32, Bool]:
     """What a face is expected to hide, given what it shows and faces that are like it.
 
@@ -102,6 +100,7 @@ def expected_relief(
         found: what its `search` found, at least one.
         own: `CHART_SHAPE` mm, unfaded, the face's own relief on the unrolled face.
         seen: `CHART_SHAPE` bool, where it holds.
+        threads: number of threads; the result is the same for any.
 
     Returns:
         `CHART_SHAPE` float32 mm, unfaded, and bool: where enough of the references show it, or the
@@ -109,40 +108,19 @@ def expected_relief(
 
     Raises:
         InvalidModelFile: the set is damaged.
+        TypeError, ValueError: a map has the wrong dtype or shape, nobody was found.
     """
-    deviation = np.empty((len(found), *CHART_SHAPE), np.float32)
-    holds = []
-
-    def reliefs() -> Iterator[tuple[Float32, Bool]]:
-        for relief, reference in zip(deviation, found, strict=True):
-            relief[:], shown = _relief_of(references, reference)
-            holds.append(shown)
-            yield relief, shown  # while it is in the processor's cache
-
-    mean, known = _mean(reliefs())
-    first, second = _neighbours(_half(seen & known) > _SHOWN)
-
-    def slopes(relief: Float32) -> Float32:
-        values = _half(relief).ravel()
-        return values[second] - values[first]
-
-    seen_slopes = np.empty((len(found), len(first)), np.float32)
-    for k, (d, shown) in enumerate(zip(deviation, holds, strict=True)):
-        d -= mean
-        d *= shown
-        seen_slopes[k] = slopes(d)
-    wanted = slopes(np.where(seen, own - mean, np.float32(0)))
-    # not by BLAS, whose threads would go on taking the cores from the stages that follow
-    gram = np.einsum("ik,jk->ij", seen_slopes, seen_slopes)
-    prior = _PRIOR * np.trace(gram) / len(found) + np.finfo(np.float32).tiny
-    coefficients = np.linalg.solve(
-        gram + prior * np.eye(len(found)), np.einsum("ik,k->i", seen_slopes, wanted)
+    if not found:
+        raise ValueError("`found` should hold at least one reference")
+    relief = float_array("own", own, CHART_SHAPE)
+    shown = mask_array("seen", seen, CHART_SHAPE)
+    place = {index: k for k, index in enumerate(dict.fromkeys(r.index for r in found))}
+    stored = references.stored_reliefs(list(place), threads=threads)
+    chosen = np.array([2 * place[r.index] + r.mirrored for r in found], np.int32)
+    expected, known = _core.expected_relief(
+        stored.view(np.uint8).reshape(len(stored), -1), chosen, relief, shown, threads
     )
-    relief = mean + np.einsum("n,nhw->hw", coefficients.astype(np.float32), deviation)
-    inner = cv2.erode(seen[:, ::-1].astype(np.float32), np.ones((_RIM, _RIM), np.uint8))
-    share = _OWN_MIRRORED * cv2.blur(inner, (_RIM, _RIM))
-    relief += share * (own[:, ::-1] - relief)
-    return np.asarray(relief, np.float32), known | seen[:, ::-1]
+    return expected, known.view(np.bool_)
 
 
 def _relief_of(references: ReferenceSet, reference: Reference) -> tuple[Float32, Bool]:
@@ -165,29 +143,11 @@ def _mean(reliefs: Iterable[tuple[Float32, Bool]]) -> tuple[Float32, Bool]:
     return total / weights, count >= _ENOUGH * number
 
 
-def _half(image: npt.NDArray[Any]) -> Float32:
-    """At half the resolution, which slopes are compared at."""
-    width, height = CHART_SHAPE[1] // 2, CHART_SHAPE[0] // 2
-    values = np.ascontiguousarray(image, np.float32)
-    return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _neighbours(use: Bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(M,) flat indices of pixels beside and below each other that are both used."""
-    index = np.arange(use.size).reshape(use.shape)
-    across, down = use[:, 1:] & use[:, :-1], use[1:] & use[:-1]
-    return (
-        np.concatenate([index[:, :-1][across], index[:-1][down]]),
-        np.concatenate([index[:, 1:][across], index[1:][down]]),
-    )
-
-
 def warp_by_surface(
     bump: Float32,
     seen: Bool,
     chart: FaceChart,
     raster: Raster,
-    faces: npt.ArrayLike,
     *,
     where: Bool | None = None,
     threads: int = 1,
@@ -202,27 +162,20 @@ def warp_by_surface(
         seen: `CHART_SHAPE`, where it holds.
         chart: of the head model.
         raster: what the crop's pixels see of the foundation's skin, from `rasterize`.
-        faces: (F, 3) int32, the head model's skin.
-        where: (S, S) bool, pixels of interest; nothing is valid far from them. None: all.
+        where: (S, S) bool, pixels of interest; nothing is valid but there and right beside them,
+            within their box. None: all.
         threads: number of threads; the result is the same for any.
     """
-    out = Borrowed(
-        np.zeros(raster.triangle.shape, np.float32), np.zeros(raster.triangle.shape, np.bool_)
-    )
     wanted = raster.triangle >= 0 if where is None else where
-    if not wanted.any():
-        return out
-    box = bounding_box(wanted)
-    part = Raster(raster.depth[box], raster.triangle[box], raster.barycentric[box])
-    # OpenCV counts from pixel centres
-    x, y = (
-        interpolate(part, chart.place[:, axis], faces, threads=threads) - np.float32(0.5)
-        for axis in (0, 1)
+    bump_in_crop, valid = chart.tables.warp_by_surface(
+        float_array("bump", bump, CHART_SHAPE),
+        mask_array("seen", seen, CHART_SHAPE),
+        raster.triangle,
+        raster.barycentric,
+        mask_array("where", wanted, raster.triangle.shape),
+        threads,
     )
-    out.bump[box] = cv2.remap(bump, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    shown = cv2.remap(seen.astype(np.float32), x, y, cv2.INTER_LINEAR)
-    out.valid[box] = (shown > _SHOWN) & (part.triangle >= 0)
-    return out
+    return Borrowed(bump_in_crop, valid.view(np.bool_))
 
 
 def warp_by_similarity(
@@ -256,7 +209,7 @@ def warp_by_similarity(
     head = model.vertices(face.identity, face.expression)[: model.skin_vertex_count]
     in_camera = transform_points(face.camera_from_head, head)
     raster = rasterize(in_camera, model.faces, face.camera)
-    picture = warp_by_surface(face.bump, face.seen, chart, raster, model.faces)
+    picture = warp_by_surface(face.bump, face.seen, chart, raster)
     # OpenCV puts pixel centres at whole numbers
     index = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     crop_from_reference = similarity_transform(source[_INNER68], target) @ own_from_crop

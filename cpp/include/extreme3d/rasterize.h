@@ -194,10 +194,14 @@ void rasterize(MeshView mesh_in_camera, const Camera& camera, Faces shown, int t
 
 // Value at weights uv of a triangle, linear in the image, within those of the corners, which
 // rounding must not leave. Explicit fma: the same bits whatever the compiler.
+E3D_HD inline float on_face(Vec2 uv, float first, float second, float last) {
+  const float value = std::fma(uv.y, second - last, std::fma(uv.x, first - last, last));
+  return std::clamp(value, std::min(std::min(first, second), last),
+                    std::max(std::max(first, second), last));
+}
+
 E3D_HD inline float interpolate_pixel(Tri t, Vec2 uv, View<const float> values) {
-  const float v0 = values[t.v0], v1 = values[t.v1], last = values[t.v2];
-  const float value = std::fma(uv.y, v1 - last, std::fma(uv.x, v0 - last, last));
-  return std::clamp(value, std::min(std::min(v0, v1), last), std::max(std::max(v0, v1), last));
+  return on_face(uv, values[t.v0], values[t.v1], values[t.v2]);
 }
 
 // Per-vertex values (V,) carried to the pixels, linearly in the image; 0 where no face.
@@ -245,5 +249,9 @@ E3D_HD inline std::int32_t pixel_of(Vec3 x_in_camera, const Camera& c) {
 void vertex_visibility(View<const Vec3> vertices_in_camera, View<const Vec3> normals_in_camera,
                        ImageView<const float> depth, const Camera& camera,
                        VisibilityOptions options, int threads, View<std::uint8_t> visible);
+
+// `pixel_of` each vertex.
+void pixels_of_vertices(View<const Vec3> vertices_in_camera, const Camera& camera, int threads,
+                        View<std::int32_t> pixels);
 
 }  // namespace e3d

@@ -1,21 +1,16 @@
 // network_maps.h — what the bump network sees of a crop, and what becomes of its answer.
 //
-// The device's side of python/extreme3d_fast/bump_network.py, for crops of the size that the
-// network knows.
+// The device's side of extreme3d/network_maps.h, and what python/extreme3d_fast/bump_network.py
+// does beside it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include "extreme3d/cuda/launch.h"
-#include "extreme3d/texture.h"
+#include "extreme3d/network_maps.h"
 
 namespace e3d::cuda {
-
-// The part of the map that the network is run on, in pixels of the crop, which it may leave.
-struct MapWindow {
-  int x, y, width, height;
-};
 
 struct BumpView {
   ImageView<float> bump;              // mm, 0 off the face

@@ -7,20 +7,11 @@
 #include <vector>
 
 #include "extreme3d/cuda/launch.h"
+#include "extreme3d/references.h"
 
 namespace e3d::cuda {
 
-inline constexpr int kChartWidth = 304, kChartHeight = 168;  // px
-inline constexpr int kSeenBlock = 4;                         // px that are told seen together
-inline constexpr int kSeenBytes = (kChartWidth / kSeenBlock * (kChartHeight / kSeenBlock) + 7) / 8;
 inline constexpr int kMaxReferences = 40;
-
-// A reference's relief as its set stores it, its map decoded.
-struct alignas(16) StoredRelief {
-  std::uint8_t level[kChartWidth * kChartHeight];
-  float zero, step;               // mm of level 0, mm a level
-  std::uint8_t seen[kSeenBytes];  // a bit a block, row by row, the highest first
-};
 
 // Where the skin of a head model lies in the chart.
 class FaceChart {

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "extreme3d/cuda/launch.h"
+#include "extreme3d/paint.h"
 #include "extreme3d/texture.h"
 
 namespace e3d::cuda {
@@ -39,30 +40,11 @@ struct FinalMesh {
   View<const std::int32_t> count;          // (1,)
 };
 
-struct DensePixels {
-  View<const std::int32_t> pixel;      // (N,) row-major, of each dense vertex
-  ImageView<const std::uint8_t> hole;  // 1 where the relief was filled in
-};
-
-// Provenance of a vertex as the package stores it.
-enum class Provenance : std::uint8_t { kObserved = 0, kFilled = 1, kMirrored = 2, kModel = 3 };
-
-// recovery: (V,) 1 where symmetry recovered the vertex from its mirror image.
-// pixel_of_vertex: (V,), -1 outside the crop.
-void provenance(const FinalMesh& mesh, const DensePixels& dense, View<const std::uint8_t> observed,
-                View<const std::uint8_t> recovery, View<const std::int32_t> pixel_of_vertex,
+// `provenance_of` each vertex (see extreme3d/paint.h).
+void provenance(const FinalMesh& mesh, const DensePixels& dense, const SparseOrigin& sparse,
                 View<std::uint8_t> out, Stream s);
 
-struct RegisteredDense {
-  View<const std::int32_t> triangle;  // (N,) face of R
-  View<const Vec2> uv;                // (N,)
-  View<const Tri> faces;              // (F,)
-  View<const std::int32_t> mirror;    // (V,)
-};
-
-// Colours of the final mesh. Dense vertices have their pixel's, where that is hidden the sparse
-// colour at the place they are registered to. Reflected ones have the sparse colour at the mirror
-// image of that place, plus what the pixel adds to its own sparse colour (Eq. 10).
+// `mesh_color` of each vertex (see extreme3d/paint.h).
 void mesh_colors(const FinalMesh& mesh, const DensePixels& dense,
                  const RegisteredDense& registration, View<const Rgb> color_of_sparse,
                  ImageView<const Rgb> photo, View<Rgb> out, Stream s);
