@@ -19,13 +19,10 @@ py::tuple csr_arrays(Csr&& table) {
 CsrView vertex_faces_view(const Indices& offsets, const Indices& indices, int n_vertices,
                           int n_faces) {
   const CsrView table{view(offsets, "offsets", n_vertices + 1), view(indices, "vertex_faces")};
-  bool ok = table.offsets[0] == 0 && table.offsets[n_vertices] == table.indices.n;
-  for (int v = 0; ok && v < n_vertices; ++v) ok = table.offsets[v] <= table.offsets[v + 1];
-  if (!ok) throw std::invalid_argument("offsets should ascend from 0 to len(vertex_faces)");
-  for (int k = 0; k < table.indices.n; ++k)
-    if (table.indices[k] < 0 || table.indices[k] >= n_faces)
-      throw std::invalid_argument("vertex_faces has index " + std::to_string(table.indices[k]) +
-                                  " outside [0, " + std::to_string(n_faces) + ")");
+  int descents = table.offsets[0] != 0 || table.offsets[n_vertices] != table.indices.n;
+  for (int v = 0; v < n_vertices; ++v) descents += table.offsets[v] > table.offsets[v + 1];
+  if (descents) throw std::invalid_argument("offsets should ascend from 0 to len(vertex_faces)");
+  require_range(table.indices.data, table.indices.n, "vertex_faces", 0, n_faces);
   return table;
 }
 

@@ -20,12 +20,13 @@ void bind_smooth_depth(py::module_& m) {
         const auto n = vec3_view(normals, "normals_in_camera", v.n);
         const auto f = tri_view(faces, "faces", v.n);
         require_range(t.data, triangle.size(), "triangle", -1, f.n);
-        std::vector<float> smooth;
+        py::array_t<float> smooth({z.height, z.width});
+        const ImageView<float> out{smooth.mutable_data(), z.width, z.height};
         {
           const py::gil_scoped_release release;
-          smooth = smooth_depth(z, t, b, v, n, f, threads);
+          smooth_depth(z, t, b, v, n, f, threads, out);
         }
-        return take<float>(std::move(smooth), {z.height, z.width});
+        return smooth;
       },
       py::arg("depth").noconvert(), py::arg("triangle").noconvert(),
       py::arg("barycentric").noconvert(), py::arg("vertices_in_camera").noconvert(),

@@ -24,10 +24,10 @@ void bin_faces(View<const Tri> faces, const std::vector<SnappedVertex>& at, cons
     const Tri t = faces[f];
     const SnappedVertex a = at[t.v0], b = at[t.v1], c = at[t.v2];
     if (a.x == kNoPosition || b.x == kNoPosition || c.x == kNoPosition) continue;
-    const PixelBox box = pixel_box(a, b, c, camera.width, camera.height);
-    if (box.empty()) continue;
     const std::int64_t area = signed_area<std::int64_t>(a, b, c);
     if (area == 0 || (area < 0 && shown == Faces::kFront)) continue;
+    const PixelBox box = pixel_box(a, b, c, camera.width, camera.height);
+    if (box.empty()) continue;
     for (int band = box.y0 / kBandRows; band <= box.y1 / kBandRows; ++band)
       bands[band].push_back(f);
   }
