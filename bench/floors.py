@@ -238,7 +238,8 @@ def _network(stage: Stage, whole: tuple[str, ...]) -> Count:
     for run in runs:
         operations, weights = network_work(run.path, run.names, run.shapes)
         flops += operations
-        moved += weights + 4 * sum(int(np.prod(shape)) for shape in run.shapes)
+        moved += weights // (2 if run.precision == "bfloat16" else 1)
+        moved += 4 * sum(int(np.prod(shape)) for shape in run.shapes)
     moved += sum(array_bytes(stage.given[name]) for name in whole) + array_bytes(stage.answer)
     precision = runs[0].precision if runs else "float32"
     why = f"products of the layers, {len(runs)} runs, {precision}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from extreme3d_fast import InvalidModelFile, Reconstructor
+from extreme3d_fast import InvalidModelFile, Reconstructor, openvino_runner
 from extreme3d_fast.photo_network import ASSETS, HostNetworks
 from extreme3d_fast.session import Session
 
@@ -39,11 +40,14 @@ def asset(name: str) -> Path:
 
 
 @pytest.fixture
-def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    found_before = (openvino_runner._core, openvino_runner.multiplies_bfloat16)
+    for found in found_before:
+        found.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
-    from extreme3d_fast import openvino_runner
-
-    openvino_runner._core.cache_clear()
+    yield
+    for found in found_before:
+        found.cache_clear()
 
 
 @installed
@@ -110,6 +114,7 @@ def test_openvino_is_taken_by_itself_only_for_bfloat16(
             self.precision = self.description = precision
 
     monkeypatch.setattr("extreme3d_fast.session.OpenVinoRunner", Runner)
+    monkeypatch.setattr("extreme3d_fast.session.multiplies_bfloat16", lambda: True)
     assert (Session(asset("pose"), runtime=None).runtime == precision) is (precision == "bf16")
     assert Session(asset("pose"), runtime="openvino").runtime == precision
 
@@ -121,6 +126,7 @@ def test_network_that_openvino_cannot_run_is_left_to_onnx_runtime(
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr("extreme3d_fast.session.OpenVinoRunner", refuse)
+    monkeypatch.setattr("extreme3d_fast.session.multiplies_bfloat16", lambda: True)
     assert Session(asset("pose"), runtime=None).runtime.startswith("onnxruntime")
     with pytest.raises(InvalidModelFile, match="no such operator"):
         Session(asset("pose"), runtime="openvino")

@@ -1,8 +1,6 @@
 // laplacian.cpp — Python view of extreme3d/laplacian.h, which the pipeline uses inside of Eq. 9.
 #include "extreme3d/laplacian.h"
 
-#include <numeric>
-
 #include "arrays.h"
 
 namespace e3d::bind {
@@ -27,14 +25,11 @@ void bind_laplacian(py::module_& m) {
       .def(
           "cotangent_weights",
           [](const EdgeRows& self, const Array<float>& vertices, int threads) {
-            const int n = self.n_vertices();
-            const auto x = vec3_view(vertices, "vertices", n);
+            const auto x = vec3_view(vertices, "vertices", self.n_vertices());
             std::vector<float> weights;
             {
               const py::gil_scoped_release release;
-              std::vector<int> rows(n);
-              std::iota(rows.begin(), rows.end(), 0);
-              weights = cotangent_weights(self, x, {rows.data(), n}, threads);
+              weights = cotangent_weights(self, x, threads);
             }
             const auto count = static_cast<py::ssize_t>(weights.size());
             return take<float>(std::move(weights), {count});

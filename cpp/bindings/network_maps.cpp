@@ -16,6 +16,8 @@ py::array_t<float> bump_input_array(const Array<std::uint8_t>& image, const Arra
   const auto z = image_view(depth, "depth");
   require_square(z, "depth");
   require_shape(image, "image", {z.height, z.width, 3});
+  if (width < 1 || height < 1 || (channels != 3 && channels != 5))
+    throw std::invalid_argument("the window should have pixels, and 3 or 5 channels");
   const ImageView<const Rgb> crop{reinterpret_cast<const Rgb*>(image.data()), z.width, z.height};
   std::vector<float> seen;
   {

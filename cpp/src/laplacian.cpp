@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "extreme3d/parallel.h"
+
 namespace e3d {
 
 EdgeRows build_edge_rows(View<const Tri> faces, int n_vertices) {
@@ -55,6 +57,17 @@ EdgeRows build_edge_rows(View<const Tri> faces, int n_vertices) {
     rows.offsets[i + 1] = static_cast<int>(rows.neighbors.size());
   }
   return rows;
+}
+
+std::vector<float> cotangent_weights(const EdgeRows& edges, View<const Vec3> x, int threads) {
+  constexpr int kGrain = 2048;
+  std::vector<float> weights(edges.neighbors.size());
+  parallel_for(x.n, threads, kGrain, [&](int begin, int end) {
+    for (int i = begin; i < end; ++i)
+      for (int e = edges.offsets[i]; e < edges.offsets[i + 1]; ++e)
+        weights[e] = edge_weight(x, i, edges.neighbors[e], edges.opposite0[e], edges.opposite1[e]);
+  });
+  return weights;
 }
 
 }  // namespace e3d

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OpenVinoRunner"]
+__all__ = ["OpenVinoRunner", "multiplies_bfloat16"]
 
 Float32 = NDArray[np.float32]
 
@@ -20,7 +20,7 @@ class OpenVinoRunner:
     """One network, compiled for the processor at hand.
 
     OpenVINO multiplies in bfloat16 where the processor does so itself, else in float32; sums are
-    float32. Answers do not depend on the number of threads.
+    float32. In bfloat16 answers do not depend on the number of threads, in float32 up to rounding.
 
     Args:
         path: an ONNX file that has been checked.
@@ -65,6 +65,15 @@ class OpenVinoRunner:
         import openvino
 
         return f"openvino {openvino.__version__.split('-')[0]} CPU {self.precision}"
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether OpenVINO is installed and may use bfloat16 here."""
+    try:
+        return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except (ImportError, RuntimeError):
+        return False
 
 
 @cache

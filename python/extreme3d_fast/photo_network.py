@@ -108,7 +108,7 @@ class HostNetworks:
 
     def open(self, path: str | Path) -> PhotoSession:
         """An `OpenNetwork`."""
-        built_in = Path(path).parent == ASSETS
+        built_in = Path(path).resolve().parent == ASSETS.resolve()
         exact = built_in and Path(path).name in _FULL_PRECISION
         # how others bear bfloat16 was not measured: only who asks for it gets it
         exact |= not built_in and self._wanted is None

@@ -88,7 +88,8 @@ class Reconstructor:
     Args:
         device: "cpu", or "cuda" for the first NVIDIA GPU that CUDA_VISIBLE_DEVICES leaves. Its
             results are the CPU's up to the rounding of its networks; see docs/gpu.md.
-        threads: threads per stage, 1 to 256; the result is the same for any number.
+        threads: threads per stage, 1 to 256; the result is the same for any number, with networks
+            on OpenVINO in float32 up to rounding.
         runtime: what runs the networks on the CPU: "onnxruntime", or "openvino", an optional
             package, which rounds to bfloat16 where the processor multiplies it. None is OpenVINO
             where it is installed and does so, else ONNX Runtime, which also runs a `bump_network`

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from extreme3d_fast.errors import InvalidModelFile
-from extreme3d_fast.openvino_runner import OpenVinoRunner
+from extreme3d_fast.openvino_runner import OpenVinoRunner, multiplies_bfloat16
 
 Runtime = Literal["onnxruntime", "openvino"]
 """What runs networks on the CPU."""
@@ -136,16 +136,13 @@ class Session(Network):
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Threads that spin after a run would take the cores from the geometry stages that follow.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = self._open(path, options)
-        self._openvino = None if runtime == "onnxruntime" else self._compiled(threads, runtime)
+        rounded = runtime == "openvino" or (runtime is None and multiplies_bfloat16())
+        self._session = self._open(path, _options(threads, to_run=not rounded))
+        self._openvino = self._compiled(threads, runtime) if rounded else None
         if self._openvino is not None:
             self._session = None  # and its memory
+        elif rounded:
+            self._session = self._open(path, _options(threads, to_run=True))
 
     def _compiled(self, threads: int, runtime: Runtime | None) -> OpenVinoRunner | None:
         """The network on OpenVINO; None where ONNX Runtime is as good, and nobody asked."""
@@ -196,6 +193,18 @@ class Session(Network):
         except Exception as error:  # see above
             raise InvalidModelFile(f"path: {self.path} fails when it is run: {error}") from error
         return dict(zip(names, answers, strict=True))
+
+
+def _options(threads: int, *, to_run: bool) -> Any:
+    """Of a session that runs a network, or only reads what its file says."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads if to_run else 1
+    options.inter_op_num_threads = 1
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if to_run else levels.ORT_DISABLE_ALL
+    # Threads that spin after a run would take the cores from the geometry stages that follow.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:

@@ -54,4 +54,8 @@ E3D_HD inline float edge_weight(View<const Vec3> x, int i, int j, int opposite0,
   return cotangent_weight(x[a], x[b], &x[opposite0], opposite1 >= 0 ? &x[opposite1] : nullptr);
 }
 
+// Weights of all directed edges, in the order of EdgeRows. Soft symmetry computes those that it
+// needs where it needs them.
+std::vector<float> cotangent_weights(const EdgeRows& edges, View<const Vec3> vertices, int threads);
+
 }  // namespace e3d
