@@ -67,7 +67,8 @@ class Face:
     #: Eyeballs, teeth and tongue: (vertices, faces, colors) like the ones above, by name.
     parts: Mapping[str, Mesh] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()  #: what could not be done as usual, in words
-    timings: Mapping[str, float] = field(default_factory=dict)  #: stage to ms, in order
+    #: stage to ms, in the order in which they ended; some run beside others
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         share = float(np.mean(self.provenance == Provenance.OBSERVED)) if len(self.vertices) else 0
