@@ -9,36 +9,40 @@ namespace {
 constexpr int kSmoothingSweeps = 2;  // before and after each coarse correction
 constexpr float kDamping[kSmoothingSweeps] = {kFirstDamping, kSecondDamping};
 
-// out = A x. Cells that are not unknown give 0. Differences keep small masses beside large weights.
-void apply(const GridLevel& g, const float* __restrict x, float* __restrict out) {
+constexpr int kVector = 8;  // cells that a vector register holds
+
+// Calls row(i, A x at i) for the cells of each row that are not 0; differences keep small masses
+// beside large weights.
+template <class Each>
+void for_rows(const GridLevel& g, const float* __restrict x, const Each& each) {
   const float* __restrict right = g.right.data();
   const float* __restrict below = g.below.data();
   const float* __restrict anchor = g.anchor.data();
   const int s = g.stride;
-  for (int cy = 0; cy < g.height; ++cy) {
-    for (int i = g.row_begin[cy]; i < g.row_end[cy]; ++i)
-      out[i] = anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) + right[i - 1] * (x[i] - x[i - 1]) +
-               below[i] * (x[i] - x[i + s]) + below[i - s] * (x[i] - x[i - s]);
-  }
+  for (int cy = 0; cy < g.height; ++cy)
+    for (int i = g.span_begin[cy]; i < g.span_end[cy]; ++i)
+      each(i, anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) + right[i - 1] * (x[i] - x[i - 1]) +
+                  below[i] * (x[i] - x[i + s]) + below[i - s] * (x[i] - x[i - s]));
+}
+
+// out = A x. Cells that are not unknown give 0.
+void apply(const GridLevel& g, const float* x, float* __restrict out) {
+  for_rows(g, x, [=](int i, float ax) { out[i] = ax; });
+}
+
+// out = b - A x, the same.
+void subtract(const GridLevel& g, const float* x, float* __restrict out) {
+  const float* __restrict b = g.b.data();
+  for_rows(g, x, [=](int i, float ax) { out[i] = b[i] - ax; });
 }
 
 // x += damping D⁻¹ (b - A x)
 void sweep(GridLevel& g, float damping) {
-  const float* __restrict x = g.x.data();
+  const float* x = g.x.data();
   float* __restrict out = g.scratch.data();
   const float* __restrict b = g.b.data();
-  const float* __restrict right = g.right.data();
-  const float* __restrict below = g.below.data();
-  const float* __restrict anchor = g.anchor.data();
   const float* __restrict inverse = g.inverse_diagonal.data();
-  const int s = g.stride;
-  for (int cy = 0; cy < g.height; ++cy)
-    for (int i = g.row_begin[cy]; i < g.row_end[cy]; ++i) {
-      const float ax = anchor[i] * x[i] + right[i] * (x[i] - x[i + 1]) +
-                       right[i - 1] * (x[i] - x[i - 1]) + below[i] * (x[i] - x[i + s]) +
-                       below[i - s] * (x[i] - x[i - s]);
-      out[i] = x[i] + damping * inverse[i] * (b[i] - ax);
-    }
+  for_rows(g, x, [=](int i, float ax) { out[i] = x[i] + damping * inverse[i] * (b[i] - ax); });
   g.x.swap(g.scratch);
 }
 
@@ -77,11 +81,8 @@ float gathered(const GridLevel& fine, const float* r, int cx, int cy) {
 
 // b of the coarse grid = transpose of the interpolation, applied to the fine residual.
 void restrict_residual(Transfer transfer, GridLevel& fine, GridLevel& coarse) {
-  apply(fine, fine.x.data(), fine.scratch.data());
-  float* __restrict r = fine.scratch.data();
-  const float* __restrict b = fine.b.data();
-  for (int cy = 0; cy < fine.height; ++cy)
-    for (int i = fine.row_begin[cy]; i < fine.row_end[cy]; ++i) r[i] = b[i] - r[i];
+  subtract(fine, fine.x.data(), fine.scratch.data());
+  const float* __restrict r = fine.scratch.data();
   const int s = fine.stride, width = coarse.blocks_x, height = coarse.blocks_y;
   if (transfer == Transfer::kConstant) {
     for (int cy = 0; cy < height; ++cy)
@@ -102,9 +103,9 @@ void restrict_residual(Transfer transfer, GridLevel& fine, GridLevel& coarse) {
     float* __restrict out = coarse.b.data() + coarse.at(0, cy);
     const float* __restrict inverse = coarse.inverse_diagonal.data() + coarse.at(0, cy);
     for (int cx = first; cx < last; ++cx) {
-      const float sum =
-          kFar * (t[2 * cx] + t[2 * cx + 3]) + kNear * (t[2 * cx + 1] + t[2 * cx + 2]);
-      out[cx] = inverse[cx] > 0.f ? sum : 0.f;
+      const float is_unknown = inverse[cx] > 0.f ? 1.f : 0.f;
+      out[cx] = is_unknown *
+                (kFar * (t[2 * cx] + t[2 * cx + 3]) + kNear * (t[2 * cx + 1] + t[2 * cx + 2]));
     }
   }
   for (const Ghost& g : coarse.ghosts) {
@@ -119,24 +120,24 @@ void add_interpolated(Transfer transfer, GridLevel& coarse, GridLevel& fine) {
     for (int k = 0; k < g.n; ++k) sum += coarse.x[g.sources[k]];
     coarse.x[coarse.at(g.cx, g.cy)] = sum / static_cast<float>(g.n);
   }
-  std::vector<float> rows(coarse.stride);
+  std::vector<float> rows(coarse.stride), columns(fine.stride);
   float* __restrict t = rows.data();
+  float* __restrict u = columns.data();
+  const bool constant = transfer == Transfer::kConstant;
+  const float near = constant ? 1.f : kNear, far = constant ? 0.f : kFar;
   for (int y = 0; y < fine.height; ++y) {
     const float* __restrict p = coarse.x.data() + coarse.at(-1, y / 2);
     const float* __restrict q = p + (y % 2 ? coarse.stride : -coarse.stride);
-    const bool constant = transfer == Transfer::kConstant;
-    const float near = constant ? 1.f : kNear, far = constant ? 0.f : kFar;
     const int first = (fine.row_begin[y] - fine.at(0, y)) / 2;
     const int last = (fine.row_end[y] - fine.at(0, y) + 1) / 2;
     for (int cx = first; cx < last + 2; ++cx) t[cx] = near * p[cx] + far * q[cx];
+    for (int cx = first; cx < last; ++cx) {
+      u[2 * cx] = near * t[cx + 1] + far * t[cx];
+      u[2 * cx + 1] = near * t[cx + 1] + far * t[cx + 2];
+    }
     float* __restrict x = fine.x.data() + fine.at(0, y);
     const float* __restrict inverse = fine.inverse_diagonal.data() + fine.at(0, y);
-    for (int cx = first; cx < last; ++cx) {
-      const float left = near * t[cx + 1] + far * t[cx];
-      const float right = near * t[cx + 1] + far * t[cx + 2];
-      x[2 * cx] += inverse[2 * cx] > 0.f ? left : 0.f;
-      x[2 * cx + 1] += inverse[2 * cx + 1] > 0.f ? right : 0.f;
-    }
+    for (int i = 2 * first; i < 2 * last; ++i) x[i] += inverse[i] > 0.f ? u[i] : 0.f;
   }
   for (const Ghost& g : coarse.ghosts) coarse.x[coarse.at(g.cx, g.cy)] = 0.f;
 }
@@ -177,32 +178,83 @@ std::vector<Ghost> find_ghosts(const GridLevel& g) {
 
 // The first sweep, from x = 0.
 void sweep_from_zero(GridLevel& g, float damping) {
-  for (std::size_t i = 0; i < g.x.size(); ++i) g.x[i] = damping * g.inverse_diagonal[i] * g.b[i];
+  float* __restrict x = g.x.data();
+  const float* __restrict b = g.b.data();
+  const float* __restrict inverse = g.inverse_diagonal.data();
+  for (int cy = 0; cy < g.height; ++cy)
+    for (int i = g.span_begin[cy]; i < g.span_end[cy]; ++i) x[i] = damping * inverse[i] * b[i];
+}
+
+// Sums side by side, in an order that is always the same.
+class Lanes {
+ public:
+  // Adds values(i) over the cells of some spans.
+  template <class Values>
+  void add(const std::vector<CellSpan>& spans, const Values& values) {
+    for (const CellSpan& span : spans) {
+      std::size_t i = span.begin;
+      for (; i + kLanes <= span.end; i += kLanes)
+        for (std::size_t k = 0; k < kLanes; ++k) lanes_[k] += values(i + k);
+      for (; i < span.end; ++i) lanes_[0] += values(i);
+    }
+  }
+  double sum() const {
+    double all = 0.0;
+    for (const double lane : lanes_) all += lane;
+    return all;
+  }
+
+ private:
+  static constexpr std::size_t kLanes = 16;
+  double lanes_[kLanes] = {};
+};
+
+// All that may not be 0 on a level: whole vectors, side by side where rows meet.
+std::vector<CellSpan> spans_of(const GridLevel& g) {
+  std::vector<CellSpan> spans;
+  for (int cy = 0; cy < g.height; ++cy) {
+    const auto begin = static_cast<std::size_t>(g.span_begin[cy]);
+    const auto end = static_cast<std::size_t>(g.span_end[cy]);
+    if (begin == end) continue;
+    if (!spans.empty() && spans.back().end == begin)
+      spans.back().end = end;
+    else
+      spans.push_back({begin, end});
+  }
+  return spans;
 }
 
 }  // namespace
 
-double dot_product(const std::vector<float>& a, const std::vector<float>& b) {
-  constexpr std::size_t kLanes = 16;  // sums side by side, in an order that is always the same
-  double lanes[kLanes] = {};
-  const std::size_t whole = a.size() / kLanes * kLanes;
-  for (std::size_t i = 0; i < whole; i += kLanes)
-    for (std::size_t k = 0; k < kLanes; ++k)
-      lanes[k] += static_cast<double>(a[i + k]) * static_cast<double>(b[i + k]);
-  double sum = 0.0;
-  for (std::size_t i = whole; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
-  for (const double lane : lanes) sum += lane;
-  return sum;
+double dot_product(const std::vector<CellSpan>& spans, const std::vector<float>& a,
+                   const std::vector<float>& b) {
+  Lanes lanes;
+  lanes.add(spans, [&](std::size_t i) { return static_cast<double>(a[i]) * b[i]; });
+  return lanes.sum();
+}
+
+double take_step(const std::vector<CellSpan>& spans, float step, const std::vector<float>& p,
+                 const std::vector<float>& ap, std::vector<float>& x, std::vector<float>& b) {
+  Lanes lanes;
+  lanes.add(spans, [&](std::size_t i) {
+    x[i] += step * p[i];
+    b[i] -= step * ap[i];
+    return static_cast<double>(b[i]) * b[i];
+  });
+  return lanes.sum();
 }
 
 GridLevel::GridLevel(int w, int h)
-    : width((w + 1) / 2 * 2), height((h + 1) / 2 * 2), stride(width + 2), blocks_x(0), blocks_y(0) {
+    : width((w + 1) / 2 * 2),
+      height((h + 1) / 2 * 2),
+      stride((width + 2 + kVector - 1) / kVector * kVector),
+      blocks_x(0),
+      blocks_y(0) {
   const std::size_t cells = static_cast<std::size_t>(stride) * (height + 2);
   for (auto* a : {&right, &below, &mass, &fixed, &anchor, &inverse_diagonal, &x, &b, &scratch})
     a->assign(cells, 0.f);
   held.assign(cells, 0);
-  row_begin.assign(height, 0);
-  row_end.assign(height, 0);
+  for (auto* a : {&row_begin, &row_end, &span_begin, &span_end}) a->assign(height, 0);
 }
 
 void Multigrid::prepare() {
@@ -220,6 +272,10 @@ void Multigrid::prepare() {
         if (g.row_end[cy] == g.at(0, cy)) g.row_begin[cy] = i;
         g.row_end[cy] = i + 1;
       }
+      const int row = g.at(-1, cy);
+      g.span_begin[cy] = row + (g.row_begin[cy] - row) / kVector * kVector;
+      g.span_end[cy] = row + (g.row_end[cy] - row + kVector - 1) / kVector * kVector;
+      if (g.row_begin[cy] == g.row_end[cy]) g.span_end[cy] = g.span_begin[cy];
     }
   if (transfer_ == Transfer::kConstant) return;
   for (std::size_t l = 1; l < levels_.size(); ++l) {
@@ -248,11 +304,13 @@ SolveStats Multigrid::solve(std::vector<float>& b, float tolerance, int max_iter
                             std::vector<float>& x, double energy) {
   GridLevel& g = levels_.front();
   return conjugate_gradients(
+      spans_of(g),
       [&](const std::vector<float>& p, std::vector<float>& out) { apply(g, p.data(), out.data()); },
-      [&](const std::vector<float>& r, std::vector<float>& z) {
-        g.b = r;
+      [&](std::vector<float>& r, std::vector<float>& z) {
+        g.b.swap(r);
         v_cycle(0);
-        z = g.x;
+        g.b.swap(r);
+        g.x.swap(z);
       },
       b, tolerance, max_iterations, x, energy);
 }

@@ -57,11 +57,57 @@ struct Box {
 };
 
 // All finite, but for what is not used.
-bool are_finite(const float* values, const std::uint8_t* used, int n) {
+bool are_finite(const float* __restrict values, const std::uint8_t* __restrict used, int n) {
   int bad = 0;
   for (int i = 0; i < n; ++i)
     bad |= int(used[i] != 0) & int(!(std::fabs(values[i]) <= std::numeric_limits<float>::max()));
   return !bad;
+}
+
+// The following work on n pixels of a row; compilers make vectors of them.
+
+// Of the face, but not seen; whether any is.
+bool mark_hidden(const float* __restrict weight, const std::uint8_t* __restrict seen, int n,
+                 std::uint8_t* __restrict hidden) {
+  int any = 0;
+  for (int x = 0; x < n; ++x) {
+    hidden[x] = (weight[x] > 0.f) & !seen[x];
+    any |= hidden[x];
+  }
+  return any != 0;
+}
+
+// Of the face, and in a hole; whether any is.
+bool mark_unknown(const float* __restrict weight, const std::uint8_t* __restrict hole, int n,
+                  std::uint8_t* __restrict unknown) {
+  int any = 0;
+  for (int x = 0; x < n; ++x) {
+    unknown[x] = (hole[x] != 0) & (weight[x] > 0.f);
+    any |= unknown[x];
+  }
+  return any != 0;
+}
+
+void mark_told(const float* __restrict weight, const std::uint8_t* __restrict hidden, int n,
+               std::uint8_t* __restrict told) {
+  for (int x = 0; x < n; ++x) told[x] = is_told(weight[x], hidden[x]);
+}
+
+// What is told or unknown, and valid; whether any is.
+bool mark_used(const std::uint8_t* __restrict valid, const std::uint8_t* __restrict unknown, int n,
+               std::uint8_t* __restrict told) {
+  int any = 0;
+  for (int x = 0; x < n; ++x) {
+    told[x] = (valid[x] != 0) & (told[x] | unknown[x]);
+    any |= told[x];
+  }
+  return any != 0;
+}
+
+// Divided by 1 where it is not told.
+void divide(const float* __restrict mm, const float* __restrict weight,
+            const std::uint8_t* __restrict told, int n, float* __restrict out) {
+  for (int x = 0; x < n; ++x) out[x] = (told[x] ? mm[x] : 0.f) / (told[x] ? weight[x] : 1.f);
 }
 
 void require(bool finite, const char* message) {
@@ -99,11 +145,7 @@ double find_holes(ImageView<const std::uint8_t> face_mask, ImageView<const float
       find_runs(width, height, Connectivity::kEight, [&](int y, std::uint8_t* row) {
         const float* w = row_of(weight, y);
         const std::uint8_t* seen = row_of(face_mask, y);
-        int any = 0;
-        for (int x = 0; x < width; ++x) {
-          row[x] = (w[x] > 0.f) & !seen[x];
-          any |= row[x];
-        }
+        const bool any = mark_hidden(w, seen, width, row);
         face += sum(w, width);
         if (!any) return false;
         for (int x = 0; x < width; ++x) lost_weight[x] = row[x] ? w[x] : 0.f;
@@ -132,14 +174,9 @@ double find_holes(ImageView<const std::uint8_t> face_mask, ImageView<const float
       find_runs(width, height, Connectivity::kFour, [&](int y, std::uint8_t* row) {
         const float* w = row_of(weight, y);
         std::uint8_t* h = row_of(hole, y);
-        int any = 0;
-        for (int x = 0; x < width; ++x) {
-          const bool in_face = w[x] > 0.f;
-          row[x] = in_face & !h[x];
-          h[x] = in_face & (h[x] != 0);
-          any |= row[x];
-        }
-        return any != 0;
+        const bool any = mark_hidden(w, h, width, row);
+        for (int x = 0; x < width; ++x) h[x] = (h[x] != 0) & (w[x] > 0.f);
+        return any;
       });
   const std::vector<int> island_sizes = component_sizes(islands);
   for (std::size_t r = 0; r < islands.size(); ++r) {
@@ -161,9 +198,8 @@ void unfade(ImageView<const float> bump, ImageView<const float> weight,
       const std::uint8_t* hidden = row_of(hole, y);
       float* to = row_of(out, y);
       std::uint8_t* told = row_of(known, y);
-      for (int x = 0; x < bump.width; ++x) told[x] = is_told(w[x], hidden[x]);
-      // compilers make vectors of divisions that are done anyway
-      for (int x = 0; x < bump.width; ++x) to[x] = (told[x] ? mm[x] : 0.f) / (told[x] ? w[x] : 1.f);
+      mark_told(w, hidden, bump.width, told);
+      divide(mm, w, told, bump.width, to);
       if (!are_finite(mm, told, bump.width)) finite = false;
     }
   });
@@ -172,7 +208,6 @@ void unfade(ImageView<const float> bump, ImageView<const float> weight,
 
 void fill_bump(const FillMaps& maps, int threads, ImageView<float> out) {
   const int width = out.width, height = out.height;
-  std::copy_n(maps.bump.data, static_cast<std::size_t>(width) * height, out.data);
   // the columns of what is unknown, row by row
   std::vector<std::array<int, 2>> spans(height, {width, 0});
   std::atomic<bool> bump_finite{true}, borrowed_finite{true};
@@ -180,17 +215,13 @@ void fill_bump(const FillMaps& maps, int threads, ImageView<float> out) {
     std::vector<std::uint8_t> unknown(width), used(width);
     for (int y = begin; y < end; ++y) {
       const float* w = row_of(maps.weight, y);
-      const std::uint8_t* hole = row_of(maps.hole, y);
-      const std::uint8_t* valid = row_of(maps.valid, y);
-      int any = 0;
-      for (int x = 0; x < width; ++x) {
-        unknown[x] = (hole[x] != 0) & (w[x] > 0.f);
-        any |= unknown[x];
-        used[x] = is_told(w[x], unknown[x]);
-      }
+      const bool any = mark_unknown(w, row_of(maps.hole, y), width, unknown.data());
+      mark_told(w, unknown.data(), width, used.data());
       if (!are_finite(row_of(maps.bump, y), used.data(), width)) bump_finite = false;
-      for (int x = 0; x < width; ++x) used[x] = (valid[x] != 0) & (used[x] | unknown[x]);
-      if (!are_finite(row_of(maps.borrowed, y), used.data(), width)) borrowed_finite = false;
+      std::copy_n(row_of(maps.bump, y), width, row_of(out, y));
+      if (mark_used(row_of(maps.valid, y), unknown.data(), width, used.data()) &&
+          !are_finite(row_of(maps.borrowed, y), used.data(), width))
+        borrowed_finite = false;
       if (!any) continue;
       const auto first = std::find(unknown.begin(), unknown.end(), 1);
       const auto last = std::find(unknown.rbegin(), unknown.rend(), 1);
@@ -218,13 +249,10 @@ void fill_bump(const FillMaps& maps, int threads, ImageView<float> out) {
     const std::size_t from = static_cast<std::size_t>(y + in.y0) * width + in.x0;
     const std::size_t to = static_cast<std::size_t>(y) * w;
     const float* weight = maps.weight.data + from;
-    for (int x = 0; x < w; ++x) {
-      const bool unknown = maps.hole[from + x] && weight[x] > 0.f;
-      const bool told = is_told(weight[x], unknown);
-      known[to + x] = told;
-      region[to + x] = told || unknown;
-      values[to + x] = (told ? maps.bump[from + x] : 0.f) / (told ? weight[x] : 1.f);
-    }
+    mark_unknown(weight, maps.hole.data + from, w, region.data() + to);
+    mark_told(weight, region.data() + to, w, known.data() + to);
+    divide(maps.bump.data + from, weight, known.data() + to, w, values.data() + to);
+    for (std::size_t i = to; i < to + w; ++i) region[i] |= known[i];
     std::copy_n(maps.borrowed.data + from, w, guidance.data() + to);
     std::copy_n(maps.valid.data + from, w, guided.data() + to);
   }

@@ -22,14 +22,9 @@ constexpr int kStripPixels = kWidth * kSeenBlock;
 constexpr int kStripGrain = 2;
 constexpr int kSlopeRows = 6;  // rows whose slopes are multiplied at a time
 constexpr int kTaps = 2 * kRimReach + 1;
-static_assert(kSeenBlock == 4 && kWidth % kSeenBlock == 0 && kHeight % kSeenBlock == 0);
+static_assert(kSeenBlock == 4 && kBlocks * kStrips == 8 * kSeenBytes);
 
 using SlopeMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// How much a reference counts where it shows a place, and where not.
-struct Share {
-  float shown, hidden;
-};
 
 // Rows of pixels along a strip of blocks, as they are and turned over.
 struct Strip {
@@ -53,19 +48,21 @@ class Expectation {
         used_(kHalfPixels) {}
 
   void run(ImageView<float> out, ImageView<std::uint8_t> valid) {
+    for (int k = 0; k < chosen_.n; ++k) read_blocks(k);
     parallel_for(kStrips, threads_, kStripGrain, [&](int begin, int end) {
       for (int strip = begin; strip < end; ++strip) {
-        read_blocks(strip);
         average(strip);
         const Strip mean = mean_along(strip);
-        for (int k = 0; k < chosen_.n; ++k) deviate(strip, k, mean);
-        deviate_own(strip);
+        for (int row = 0; row < kSeenBlock; row += 2) {
+          const Range used = deviate_own(strip, row);
+          for (int k = 0; k < chosen_.n; ++k) deviate(strip, row, k, mean, used);
+        }
       }
     });
-    const std::vector<Share> shares = regression();
+    const std::vector<float> coefficients = regression();
     const std::vector<std::uint8_t> rim = own_counts();
     parallel_for(kStrips, threads_, kStripGrain, [&](int begin, int end) {
-      for (int strip = begin; strip < end; ++strip) combine(strip, shares, rim, out, valid);
+      for (int strip = begin; strip < end; ++strip) combine(strip, coefficients, rim, out, valid);
     });
   }
 
@@ -74,62 +71,57 @@ class Expectation {
   bool is_mirrored(int k) const { return chosen_[k] & 1; }
 
   // (kBlocks,) whether a reference, not mirrored, shows the blocks of a strip.
-  std::uint8_t* shows(int k, int strip) {
+  const std::uint8_t* shows(int k, int strip) const {
     return shows_.data() + (static_cast<std::size_t>(k) * kStrips + strip) * kBlocks;
   }
-  const std::uint8_t* shows(int k, int strip) const {
-    return const_cast<Expectation*>(this)->shows(k, strip);
+
+  void read_blocks(int k) {
+    std::uint8_t* to = shows_.data() + static_cast<std::size_t>(k) * kStrips * kBlocks;
+    for (const std::uint8_t byte : reference(k).seen)
+      for (int bit = 7; bit >= 0; --bit) *to++ = byte >> bit & 1;
   }
 
-  void read_blocks(int strip) {
-    for (int k = 0; k < chosen_.n; ++k) {
-      const StoredRelief& r = reference(k);
-      std::uint8_t* to = shows(k, strip);
-      for (int b = 0; b < kBlocks; ++b) to[b] = is_block_seen(r, strip * kBlocks + b);
-    }
-  }
-
-  // mm of a reference: the same bits wherever it is asked for, lest what a single one differs by
-  // from its mean be more than 0.
+  // mm of a reference; rounded as in the sums of `average`, so that what a single one differs by
+  // from its mean is 0. The fma with 0 rounds the product by itself.
   static float mm(const StoredRelief& r, std::uint8_t level) {
-    return std::fma(r.step, static_cast<float>(level), r.zero);
+    return std::fma(r.step, static_cast<float>(level), 0.f) + r.zero;
   }
 
-  // Sum over references of what they differ by from something, times how much they count. Those
-  // that are mirrored are summed up as they are stored, then turned over.
-  void sum(int strip, const std::vector<Share>& of, const Strip& from, float* out) const {
-    Strip side = {};
+  // Those that are mirrored are summed up as they are stored, then turned over.
+  void average(int strip) {
+    Strip total = {};
+    float zeros[2][kBlocks] = {};
+    int counts[2][kBlocks] = {};
     for (int k = 0; k < chosen_.n; ++k) {
       const StoredRelief& r = reference(k);
       const std::uint8_t* shown = shows(k, strip);
       const std::uint8_t* level = r.level + strip * kStripPixels;
-      const float* less = from.mm[is_mirrored(k)];
-      float* to = side.mm[is_mirrored(k)];
-      float share[kWidth];
-      for (int b = 0; b < kBlocks; ++b)
-        std::fill_n(share + b * kSeenBlock, kSeenBlock, shown[b] ? of[k].shown : of[k].hidden);
+      float* to = total.mm[is_mirrored(k)];
+      float* zero = zeros[is_mirrored(k)];
+      int* count = counts[is_mirrored(k)];
+      float step[kWidth];
+      for (int b = 0; b < kBlocks; ++b) {
+        const float share = shown[b] ? 1.f : kUnseen;
+        zero[b] += share * r.zero;
+        count[b] += shown[b];
+        std::fill_n(step + b * kSeenBlock, kSeenBlock, share * r.step);
+      }
       for (int row = 0; row < kStripPixels; row += kWidth)
         for (int x = 0; x < kWidth; ++x)
-          to[row + x] += share[x] * (mm(r, level[row + x]) - less[row + x]);
+          to[row + x] += step[x] * static_cast<float>(level[row + x]);
     }
-    for (int row = 0; row < kStripPixels; row += kWidth)
-      for (int x = 0; x < kWidth; ++x)
-        out[row + x] = side.mm[0][row + x] + side.mm[1][row + kWidth - 1 - x];
-  }
-
-  void average(int strip) {
     float* mean = mean_.data() + strip * kStripPixels;
-    sum(strip, std::vector<Share>(chosen_.n, {1.f, kUnseen}), Strip{}, mean);
     for (int b = 0; b < kBlocks; ++b) {
-      float count = 0.f, shares = 0.f;
-      for (int k = 0; k < chosen_.n; ++k) {
-        const bool shown = shows(k, strip)[is_mirrored(k) ? kBlocks - 1 - b : b];
-        count += shown;
-        shares += shown ? 1.f : kUnseen;
-      }
-      known_[strip * kBlocks + b] = count >= kEnough * static_cast<float>(chosen_.n);
+      const int over = kBlocks - 1 - b, count = counts[0][b] + counts[1][over];
+      const float zero = zeros[0][b] + zeros[1][over];
+      const float shares =
+          static_cast<float>(count) + kUnseen * static_cast<float>(chosen_.n - count);
+      known_[strip * kBlocks + b] =
+          static_cast<float>(count) >= kEnough * static_cast<float>(chosen_.n);
       for (int row = 0; row < kStripPixels; row += kWidth)
-        for (int x = b * kSeenBlock; x < (b + 1) * kSeenBlock; ++x) mean[row + x] /= shares;
+        for (int x = b * kSeenBlock; x < (b + 1) * kSeenBlock; ++x)
+          mean[row + x] =
+              (total.mm[0][row + x] + total.mm[1][row + kWidth - 1 - x] + zero) / shares;
     }
   }
 
@@ -142,39 +134,52 @@ class Expectation {
     return along;
   }
 
-  // A reference's deviation from the mean, where it shows it, at half the resolution.
-  void deviate(int strip, int k, const Strip& mean) {
-    const StoredRelief& r = reference(k);
-    const std::uint8_t* shown = shows(k, strip);
-    for (int row = 0; row < kSeenBlock; row += 2) {
-      const std::uint8_t* level = r.level + strip * kStripPixels + row * kWidth;
-      const float* less = mean.mm[is_mirrored(k)] + row * kWidth;
-      float two[kWidth];
-      for (int x = 0; x < kWidth; ++x)
-        two[x] = (mm(r, level[x]) - less[x]) + (mm(r, level[kWidth + x]) - less[kWidth + x]);
-      float* to = half_row(k, (strip * kSeenBlock + row) / 2);
-      for (int x = 0; x < kHalfWidth; ++x)
-        to[x] = (shown[2 * x / kSeenBlock] ? 0.25f : 0.f) * (two[2 * x] + two[2 * x + 1]);
-      if (is_mirrored(k)) std::reverse(to, to + kHalfWidth);
+  // Columns [first, end) at half the resolution.
+  struct Range {
+    int first, end;
+  };
+
+  // The face's own deviation from the mean where it is seen, of two rows at half the resolution,
+  // and where slopes count; returns the columns between which they do.
+  Range deviate_own(int strip, int row) {
+    const int first = strip * kStripPixels + row * kWidth, half = first / kWidth / 2;
+    float* to = half_row(chosen_.n, half);
+    Range range{kHalfWidth, 0};
+    for (int x = 0; x < kHalfWidth; ++x) {
+      float sum = 0.f;
+      bool all = known_[strip * kBlocks + 2 * x / kSeenBlock];
+      for (const int i :
+           {first + 2 * x, first + 2 * x + 1, first + kWidth + 2 * x, first + kWidth + 2 * x + 1}) {
+        all = all && seen_[i];
+        if (seen_[i]) sum += own_[i] - mean_[i];
+      }
+      to[x] = 0.25f * sum;
+      used_[half * kHalfWidth + x] = all;
+      if (all) range = {std::min(range.first, x), x + 1};
     }
+    return range;
   }
 
-  // The same of the face itself, and where slopes count.
-  void deviate_own(int strip) {
-    for (int y = strip * kSeenBlock; y < (strip + 1) * kSeenBlock; y += 2) {
-      float* to = half_row(chosen_.n, y / 2);
-      for (int x = 0; x < kHalfWidth; ++x) {
-        float sum = 0.f;
-        bool all = known_[strip * kBlocks + 2 * x / kSeenBlock];
-        for (const int i : {y * kWidth + 2 * x, y * kWidth + 2 * x + 1, (y + 1) * kWidth + 2 * x,
-                            (y + 1) * kWidth + 2 * x + 1}) {
-          all = all && seen_[i];
-          if (seen_[i]) sum += own_[i] - mean_[i];
-        }
-        to[x] = 0.25f * sum;
-        used_[y / 2 * kHalfWidth + x] = all;
-      }
-    }
+  // The same of a reference, where slopes count.
+  void deviate(int strip, int row, int k, const Strip& mean, Range used) {
+    if (used.first >= used.end) return;
+    const bool mirrored = is_mirrored(k);
+    const Range from = mirrored ? Range{kHalfWidth - used.end, kHalfWidth - used.first} : used;
+    const StoredRelief& r = reference(k);
+    const std::uint8_t* shown = shows(k, strip);
+    const std::uint8_t* level = r.level + strip * kStripPixels + row * kWidth;
+    const float* less = mean.mm[mirrored] + row * kWidth;
+    float two[kWidth];
+    for (int x = 2 * from.first; x < 2 * from.end; ++x)
+      two[x] = (mm(r, level[x]) - less[x]) + (mm(r, level[kWidth + x]) - less[kWidth + x]);
+    float half[kHalfWidth];
+    for (int x = from.first; x < from.end; ++x)
+      half[x] = (shown[2 * x / kSeenBlock] ? 0.25f : 0.f) * (two[2 * x] + two[2 * x + 1]);
+    float* to = half_row(k, (strip * kSeenBlock + row) / 2) + used.first;
+    if (mirrored)
+      std::reverse_copy(half + from.first, half + from.end, to);
+    else
+      std::copy(half + from.first, half + from.end, to);
   }
 
   float* half_row(int k, int y) const {
@@ -220,7 +225,7 @@ class Expectation {
   }
 
   // How much of each reference's deviation explains the slopes seen: ridge regression.
-  std::vector<Share> regression() const {
+  std::vector<float> regression() const {
     const int n = chosen_.n, chunks = (kHalfHeight + kSlopeRows - 1) / kSlopeRows;
     std::vector<Eigen::MatrixXd> part(chunks);
     parallel_for(kHalfHeight, threads_, kSlopeRows,
@@ -232,9 +237,9 @@ class Expectation {
     gram.diagonal().array() += prior + std::numeric_limits<float>::min();
     const Eigen::VectorXd solved =
         gram.topLeftCorner(n, n).selfadjointView<Eigen::Lower>().llt().solve(wanted);
-    std::vector<Share> shares(n);
-    for (int k = 0; k < n; ++k) shares[k] = {static_cast<float>(solved[k]), 0.f};
-    return shares;
+    std::vector<float> coefficients(n);
+    for (int k = 0; k < n; ++k) coefficients[k] = static_cast<float>(solved[k]);
+    return coefficients;
   }
 
   // How many of the kTaps² pixels round each have a mirror image that is seen with its rim.
@@ -287,15 +292,29 @@ class Expectation {
     return counts;
   }
 
-  void combine(int strip, const std::vector<Share>& shares, const std::vector<std::uint8_t>& rim,
-               ImageView<float> out, ImageView<std::uint8_t> valid) const {
+  void combine(int strip, const std::vector<float>& coefficients,
+               const std::vector<std::uint8_t>& rim, ImageView<float> out,
+               ImageView<std::uint8_t> valid) const {
     const Strip mean = mean_along(strip);
-    float deviation[kStripPixels];
-    sum(strip, shares, mean, deviation);
+    Strip deviation = {};
+    for (int k = 0; k < chosen_.n; ++k) {
+      const StoredRelief& r = reference(k);
+      const std::uint8_t* shown = shows(k, strip);
+      const std::uint8_t* level = r.level + strip * kStripPixels;
+      const float* less = mean.mm[is_mirrored(k)];
+      float* to = deviation.mm[is_mirrored(k)];
+      float share[kWidth];
+      for (int b = 0; b < kBlocks; ++b)
+        std::fill_n(share + b * kSeenBlock, kSeenBlock, shown[b] ? coefficients[k] : 0.f);
+      for (int row = 0; row < kStripPixels; row += kWidth)
+        for (int x = 0; x < kWidth; ++x)
+          to[row + x] += share[x] * (mm(r, level[row + x]) - less[row + x]);
+    }
     for (int row = 0; row < kStripPixels; row += kWidth)
       for (int x = 0; x < kWidth; ++x) {
         const int first = strip * kStripPixels + row, i = first + x, other = first + kWidth - 1 - x;
-        const float expected = mean.mm[0][row + x] + deviation[row + x];
+        const float expected =
+            mean.mm[0][row + x] + deviation.mm[0][row + x] + deviation.mm[1][row + kWidth - 1 - x];
         const float share = kOwnMirrored * static_cast<float>(rim[i]) / float(kTaps * kTaps);
         out[i] = rim[i] ? expected + share * (own_[other] - expected) : expected;
         valid[i] = known_[strip * kBlocks + x / kSeenBlock] || seen_[other];

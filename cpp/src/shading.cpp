@@ -146,7 +146,7 @@ SolveStats solve_band(const Octave& o, const Grid& band, const ReliefSettings& s
                                0.5f * inverse * inverse * (sx[i] * sx[i] + sy[i] * sy[i])) +
                        settings.ridge + 20.f * stiff);
   return conjugate_gradients(
-      apply,
+      {{0, b.v.size()}}, apply,
       [&](const std::vector<float>& r, std::vector<float>& z) {
         for (std::size_t i = 0; i < r.size(); ++i) z[i] = jacobi[i] * r[i];
       },

@@ -24,7 +24,17 @@ inline constexpr float kNear = 0.75f, kFar = 0.25f;  // bilinear weights in one 
 
 // === Conjugate gradients ===
 
-double dot_product(const std::vector<float>& a, const std::vector<float>& b);
+// Cells [begin, end) of a vector; a list of them holds all that are not 0.
+struct CellSpan {
+  std::size_t begin, end;
+};
+
+double dot_product(const std::vector<CellSpan>& spans, const std::vector<float>& a,
+                   const std::vector<float>& b);
+
+// x += step p and b -= step ap; returns b · b.
+double take_step(const std::vector<CellSpan>& spans, float step, const std::vector<float>& p,
+                 const std::vector<float>& ap, std::vector<float>& x, std::vector<float>& b);
 
 struct SolveStats {
   int iterations;  // of conjugate gradients
@@ -39,33 +49,33 @@ E3D_HD inline bool is_settled(double rz, double rz_first, int iterations, double
 
 // Solves A x = b from x = 0 by conjugate gradients until |b - A x| <= tolerance |b|; `b` becomes
 // the residual. apply(p, out) gives A p, precondition(r, z) a symmetric positive approximation of
-// A⁻¹ r. Where `energy` is given the error's energy norm has to be small too: before the last step
-// √(r · z) <= energy (1 - rate)², since r · z tells the less the slower the convergence.
+// A⁻¹ r, both with the zeros of b outside of `spans`. Where `energy` is given the error's energy
+// norm has to be small too: before the last step √(r · z) <= energy (1 - rate)², since r · z tells
+// the less the slower the convergence.
 template <class Apply, class Precondition>
-SolveStats conjugate_gradients(const Apply& apply, const Precondition& precondition,
-                               std::vector<float>& b, float tolerance, int max_iterations,
-                               std::vector<float>& x, double energy = 0.0) {
+SolveStats conjugate_gradients(const std::vector<CellSpan>& spans, const Apply& apply,
+                               const Precondition& precondition, std::vector<float>& b,
+                               float tolerance, int max_iterations, std::vector<float>& x,
+                               double energy = 0.0) {
   const std::size_t n = b.size();
   x.assign(n, 0.f);
   std::vector<float> z(n, 0.f), p(n, 0.f), ap(n, 0.f);
-  const double start = dot_product(b, b), target = start * tolerance * tolerance;
+  const double start = dot_product(spans, b, b), target = start * tolerance * tolerance;
   double rz = 0.0, rz_first = 0.0, rr = start;
   int iterations = 0;
   bool settled = energy <= 0.0;
   while ((rr > target || !settled) && rr > 0.0 && iterations < max_iterations) {
     ++iterations;
     precondition(b, z);
-    const double rz_new = dot_product(b, z);
+    const double rz_new = dot_product(spans, b, z);
     const float beta = iterations > 1 ? static_cast<float>(rz_new / rz) : 0.f;
     rz = rz_new;
-    for (std::size_t i = 0; i < n; ++i) p[i] = z[i] + beta * p[i];
+    for (const CellSpan& span : spans)
+      for (std::size_t i = span.begin; i < span.end; ++i) p[i] = z[i] + beta * p[i];
     apply(p, ap);
-    const double curvature = dot_product(p, ap);
+    const double curvature = dot_product(spans, p, ap);
     if (!(curvature > 0.0)) break;
-    const float step = static_cast<float>(rz / curvature);
-    for (std::size_t i = 0; i < n; ++i) x[i] += step * p[i];
-    for (std::size_t i = 0; i < n; ++i) b[i] -= step * ap[i];
-    rr = dot_product(b, b);
+    rr = take_step(spans, static_cast<float>(rz / curvature), p, ap, x, b);
     if (iterations == 1) {
       rz_first = rz;
     } else if (energy > 0.0) {
@@ -82,7 +92,8 @@ struct Ghost {
 };
 
 // One grid of a hierarchy: cells row-major with a border of one empty cell, even width and height
-// so that each 2 × 2 block is a cell of the next grid. Row i of the matrix is
+// so that each 2 × 2 block is a cell of the next grid, rows filled up with empty cells to whole
+// vectors. Row i of the matrix is
 //   (mass + fixed) x_i + Σ edge (x_i - x_j)
 // where `fixed` holds the weights of edges to neighbours that are not unknown. Cells without any
 // are not unknown themselves and stay 0 through every sweep.
@@ -93,9 +104,10 @@ struct GridLevel {
   std::vector<float> mass, fixed;
   std::vector<float> anchor, inverse_diagonal;  // mass + fixed; set by Multigrid::prepare
   std::vector<float> x, b, scratch;
-  std::vector<std::uint8_t> held;       // cells that are known, border included; others are free
-  std::vector<Ghost> ghosts;            // of coarse grids
-  std::vector<int> row_begin, row_end;  // cells of each row between which all unknown ones lie
+  std::vector<std::uint8_t> held;         // cells that are known, border included; others are free
+  std::vector<Ghost> ghosts;              // of coarse grids
+  std::vector<int> row_begin, row_end;    // cells of each row between which all unknown ones lie
+  std::vector<int> span_begin, span_end;  // the same in whole vectors
 
   GridLevel(int w, int h);
   int at(int cx, int cy) const { return (cy + 1) * stride + cx + 1; }
@@ -114,8 +126,8 @@ class Multigrid {
   GridLevel& finest() { return levels_.front(); }
   void prepare();
 
-  // Solves for the right-hand side b (with the finest level's border; lost) to `tolerance` and
-  // `energy`, see conjugate_gradients.
+  // Solves for the right-hand side b (as large as the finest level, 0 where nothing is unknown;
+  // lost) to `tolerance` and `energy`, see conjugate_gradients.
   SolveStats solve(std::vector<float>& b, float tolerance, int max_iterations,
                    std::vector<float>& x, double energy = 0.0);
 
