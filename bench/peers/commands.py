@@ -80,7 +80,9 @@ def contest(settings: Settings) -> Contest:
             missing[command.name] = why
             continue
         make = _command_line if command.regex is None else _loaded
-        our = make(reconstructor, inputs, folder / f"ours {i}", command.input)
+        # named as from the file's folder: reports need not tell where that is
+        own = command.input and os.path.relpath(command.input, settings.commands.resolve().parent)
+        our = make(reconstructor, inputs, folder / f"ours {i}", own)
         ours.setdefault(our.name, our)
         runner = Runner(command, folder / str(i))
         peers.append(
