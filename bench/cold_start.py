@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench import machine
+from bench import machine, timing
 from bench.stats import quartiles
 
 STEPS = ("import", "construct", "first photo")  # of `bench.first_face`
@@ -58,5 +58,5 @@ def lines(report: dict[str, Any]) -> list[str]:
     for name, ms in report["ms"].items():
         peak = report["peak_memory_mb"].get(name, {}).get("median")
         memory = f"   peak memory {peak:.0f} MB by then" if peak else ""
-        out.append(f"  {name:<20}{ms['median']:>8.0f} ({ms['q1']:.0f}-{ms['q3']:.0f}){memory}")
+        out.append(f"  {name:<20}{timing.spread(ms, '.0f'):>20}{memory}")
     return out

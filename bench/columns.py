@@ -36,13 +36,21 @@ class Column:
     """One way of estimating foundations; keeps its networks loaded."""
 
     def __init__(
-        self, title: str, foundation: str, threads: int, references: Path | None = None
+        self,
+        title: str,
+        foundation: str,
+        threads: int,
+        references: Path | None = None,
+        runtime: str | None = None,
     ) -> None:
         from extreme3d_fast import Reconstructor
 
         self.title, self.foundation = title, foundation
         self.reconstructor = Reconstructor(
-            foundation=foundation, threads=threads, references=references
+            foundation=foundation,
+            threads=threads,
+            references=references,
+            runtime=runtime,  # type: ignore[arg-type]
         )
         self.model = self.reconstructor.head_model
 
@@ -57,14 +65,15 @@ class Column:
 
 
 def load_columns(
-    threads: int, references: Path | None = None
+    threads: int, references: Path | None = None, runtime: str | None = None
 ) -> tuple[dict[str, Column], dict[str, str]]:
-    """The columns, with a reference set (None: the built-in one), and why others are missing."""
+    """The columns, with a reference set (None: the built-in one), on a runtime (None: the faster
+    one that is installed), and why others are missing."""
     columns, missing = {}, {}
     for title, foundation in COLUMNS.items():
         try:
-            columns[title] = Column(title, foundation, threads, references)
-        except (FileNotFoundError, ValueError) as error:
+            columns[title] = Column(title, foundation, threads, references, runtime)
+        except (ImportError, FileNotFoundError, ValueError) as error:
             missing[title] = str(error)
     return columns, missing
 

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from bench import machine, revisions
+from bench.options import positive
 from bench.stages import find_photos
 from bench.stats import RESAMPLES, quartiles
-from bench.timing import ratios
+from bench.timing import ratios, spread
 
 NAME = "compare"
 HELP = "speed and results of two revisions, in turn; warns of what got slower"
@@ -59,13 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: HEAD; '.' is the tree as it is, with what is not committed",
     )
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
-    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="default: 5")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help="default: 2")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda builds for it, which is slow"
     )
     parser.add_argument(
-        "--operations", action="store_true", help="also each core operation by itself"
+        "--operations", action="store_true", help="also each core operation of the CPU by itself"
     )
     parser.add_argument(
         "--floor",
@@ -90,14 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"should be a positive number, is {text!r}")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
     """0: compared; 1: slower, with --fail; 2: could not be compared; 130: interrupted."""
+    if options.operations and options.device != "cpu":
+        print("compare: --operations are those of the CPU: leave it out", file=sys.stderr)
+        return 2
     photos = find_photos(options.photos)
     try:
         with _term_interrupts():
@@ -109,9 +107,7 @@ def run(options: argparse.Namespace) -> int:
         print("compare: interrupted", file=sys.stderr)
         return 130
     print(table(report))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine.write(report, options.json)
     return int(options.fail and any(_warned(report, "slower")))
 
 
@@ -149,7 +145,7 @@ def compare(options: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any
             isolated=not options.no_build_isolation,
         )
     cores = machine.cores()[: options.threads]
-    with machine.Watch() as watch:
+    with machine.Watch(cores) as watch:
         started = start_up(sites, cores, options.threads, options.device)
         with workers(sites, cores, options.threads, options.device) as pair:
             measured = measure(pair, photos, options.rounds)
@@ -524,7 +520,7 @@ def table(report: Mapping[str, Any]) -> str:
     for name, row in _rows(report).items():
         lines.append(_line(name, row))
     for side, stages in report["not_in_both"].items():
-        lines += [f"{name:<16} only in {side}: {_spread(q)} ms" for name, q in stages.items()]
+        lines += [f"{name:<16} only in {side}: {spread(q)} ms" for name, q in stages.items()]
     for side, missing in report["operations_missing"].items():
         lines += [f"op {name} not in {side}: {why}" for name, why in missing.items()]
     lines.append(
@@ -543,7 +539,7 @@ def table(report: Mapping[str, Any]) -> str:
         f"{report['rounds']}, {report['threads']} threads on as many cores, {report['device']}",
         f"{about['cpu']}, {about['cores']} cores, {watch['frequency_mhz']} MHz, load "
         f"{watch['load_before']} before and {watch['load_after']} after",
-        f"base {report['base']['title']}, head {report['head']['title']}",
+        *(f"{side} {report[side]['title']}{_networks(report[side])}" for side in SIDES),
     ]
     if report["same_sources"]:
         lines.append("both have the same sources: what differs is chance")
@@ -553,18 +549,18 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
     paired = row["paired_ratio"]
-    ratio = f"{paired['median']:.3f} ({paired['q1']:.3f}-{paired['q3']:.3f})"
+    ratio = spread(paired, ".3f")
     if paired["low"] is not None:
         ratio += f" [{paired['low']:.3f}-{paired['high']:.3f}]"
     word = "" if row["verdict"] == "same" else row["verdict"]
     chance = "" if row["significant"] else "n.s."
-    both = f"{_spread(row['base']):>27}{_spread(row['head']):>27}"
+    both = f"{spread(row['base']):>27}{spread(row['head']):>27}"
     line = f"{name:<16}{both}{row['ratio_of_medians']:>7.2f}  {ratio:<36} {word} {chance}"
     return line.rstrip()
 
 
-def _spread(q: Mapping[str, Any]) -> str:
-    return f"{q['median']:.2f} ({q['q1']:.2f}-{q['q3']:.2f})"
+def _networks(side: Mapping[str, Any]) -> str:
+    return f", networks: {side['runtime']}" if side.get("runtime") else ""
 
 
 def _of_results(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -33,9 +33,13 @@ class Worker:
         self.reconstructor = extreme3d_fast.Reconstructor(threads=threads, **options)
         self.operations: dict[str, Any] = {}
 
-    def about(self) -> dict[str, str]:
-        """Which package this is."""
-        return {"file": str(self.package.__file__), "version": self.package.__version__}
+    def about(self) -> dict[str, Any]:
+        """Which package this is, and what runs its networks: old revisions do not say."""
+        return {
+            "file": str(self.package.__file__),
+            "version": self.package.__version__,
+            "runtime": getattr(self.reconstructor, "runtime", None),
+        }
 
     def reconstruct(self, photo: str, with_answer: bool = False) -> dict[str, Any]:
         """ms of a photo, of each stage and in all; with what came out, if asked for."""

@@ -27,48 +27,49 @@ class Detail:
     mask: np.ndarray | None  # (S, S) bool, the pixel shows the face; None: it cannot tell
 
 
+OpenNetwork = Callable[..., Any]  # as `extreme3d_fast.photo_network.OpenNetwork`
 Source = Callable[[FaceView], Detail]
 MaskSource = Callable[[FaceView], np.ndarray]
 
 
-def load_sources(threads: int) -> tuple[dict[str, Source], dict[str, str]]:
+def load_sources(open_network: OpenNetwork) -> tuple[dict[str, Source], dict[str, str]]:
     """The sources by title, and why those that are missing could not be had."""
-    makers: dict[str, Callable[[int], Source]] = {
+    makers: dict[str, Callable[[OpenNetwork], Source]] = {
         FOUNDATION: _foundation,
         RULE: _rule,
         SHADING: _shading,
         NETWORK: _network,
     }
-    return _made(makers, threads)
+    return _made(makers, open_network)
 
 
-def load_masks(threads: int) -> tuple[dict[str, MaskSource], dict[str, str]]:
+def load_masks(open_network: OpenNetwork) -> tuple[dict[str, MaskSource], dict[str, str]]:
     """What tells which pixels show the face, by title, and why others are missing."""
-    makers: dict[str, Callable[[int], MaskSource]] = {
+    makers: dict[str, Callable[[OpenNetwork], MaskSource]] = {
         "no mask": lambda _: lambda view: np.ones(view.weight.shape, bool),
         "colour rule": lambda _: _colour_mask,
         NETWORK: _network_mask,
     }
-    return _made(makers, threads)
+    return _made(makers, open_network)
 
 
 def _made(
-    makers: dict[str, Callable[[int], Any]], threads: int
+    makers: dict[str, Callable[[OpenNetwork], Any]], open_network: OpenNetwork
 ) -> tuple[dict[str, Any], dict[str, str]]:
     made, missing = {}, {}
     for title, make in makers.items():
         try:
-            made[title] = make(threads)
+            made[title] = make(open_network)
         except (ImportError, FileNotFoundError, ValueError) as error:
             missing[title] = str(error)
     return made, missing
 
 
-def _foundation(_: int) -> Source:
+def _foundation(_: OpenNetwork) -> Source:
     return lambda view: Detail(np.zeros_like(view.weight), None)
 
 
-def _rule(_: int) -> Source:
+def _rule(_: OpenNetwork) -> Source:
     def estimate(view: FaceView) -> Detail:
         mask = _colour_mask(view)
         return Detail(_filled(view, shading_rule.estimate_bump(*_maps(view), mask), mask), mask)
@@ -76,10 +77,10 @@ def _rule(_: int) -> Source:
     return estimate
 
 
-def _shading(threads: int) -> Source:
+def _shading(open_network: OpenNetwork) -> Source:
     from extreme3d_fast.shading import shape_from_shading
 
-    network = _load_network(threads)
+    network = _load_network(open_network)
 
     def estimate(view: FaceView) -> Detail:
         mask = _shown(view, network.estimate(*_maps(view)).face_probability)
@@ -88,8 +89,8 @@ def _shading(threads: int) -> Source:
     return estimate
 
 
-def _network(threads: int) -> Source:
-    network = _load_network(threads)
+def _network(open_network: OpenNetwork) -> Source:
+    network = _load_network(open_network)
 
     def estimate(view: FaceView) -> Detail:
         bump, probability = network.estimate(*_maps(view))
@@ -103,15 +104,15 @@ def _colour_mask(view: FaceView) -> np.ndarray:
     return colour_mask.estimate_face_mask(*_maps(view)) & view.in_photo
 
 
-def _network_mask(threads: int) -> MaskSource:
-    network = _load_network(threads)
+def _network_mask(open_network: OpenNetwork) -> MaskSource:
+    network = _load_network(open_network)
     return lambda view: _shown(view, network.estimate(*_maps(view)).face_probability)
 
 
-def _load_network(threads: int) -> Any:
+def _load_network(open_network: OpenNetwork) -> Any:
     from extreme3d_fast.bump_network import BumpNetwork
 
-    return BumpNetwork(threads=threads)
+    return BumpNetwork(open_network=open_network)
 
 
 def _maps(view: FaceView) -> tuple[Any, ...]:

@@ -147,14 +147,14 @@ def filled(seen: Seen, borrowed: Borrowed | None) -> np.ndarray:
 class References:
     """Fills with the faces of a reference set."""
 
-    def __init__(self, path: Path | None, model: Any, threads: int) -> None:
+    def __init__(self, path: Path | None, model: Any, open_network: Any) -> None:
         from extreme3d_fast.face_chart import FaceChart
         from extreme3d_fast.identity import IdentityNetwork
         from extreme3d_fast.references import ReferenceSet
 
         self.set = ReferenceSet.load(path)
         self._chart = FaceChart(model)
-        self._network = IdentityNetwork(threads=threads)
+        self._network = IdentityNetwork(open_network=open_network)
 
     def several(self, seen: Seen) -> Borrowed:
         """What the product lays into the holes."""

@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _peak_memory_mb() -> float | None:
-    """As `stages.peak_memory_mb`, without what importing that would add."""
+    """As `machine.peak_memory_mb`, without what importing that would add."""
     try:
         with open("/proc/self/status") as status:
             return next(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench import machine
+from bench.options import positive
 from bench.stages import find_photos
+from bench.timing import milliseconds
 
 NAME = "gpu"
 HELP = "latency, throughput and memory on an NVIDIA GPU, and the difference to the CPU"
@@ -26,10 +27,10 @@ _FEW = 8  # photos that single operations are timed on
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument("--repeat", type=positive, default=5, metavar="N", help="default: 5")
     parser.add_argument(
         "--lanes",
-        type=lambda text: [int(n) for n in text.split(",")],
+        type=lambda text: [positive(n) for n in text.split(",")],
         default=[1, 4, 16],
         metavar="N,N",
         help="photos worked on at once, for throughput (default: 1,4,16)",
@@ -42,24 +43,26 @@ def run(options: argparse.Namespace) -> int:
 
     photos = [p or machine.astronaut() for p in find_photos(options.photos)]
     try:
-        report = {
-            "command": NAME,
-            "machine": machine.describe(),
-            "gpu": describe_gpu(),
-            "photos": len(photos),
-            "repeat": options.repeat,
-            "latency": latency(photos, options.repeat),
-            "parity": parity(photos),
-            "operations_us": operations(photos[:_FEW]),
-            "throughput": {str(n): throughput(photos, options.repeat, n) for n in options.lanes},
-        }
+        with machine.Watch() as watch:
+            report = {
+                "command": NAME,
+                "machine": machine.describe(),
+                "gpu": describe_gpu(),
+                "photos": len(photos),
+                "repeat": options.repeat,
+                "latency": latency(photos, options.repeat),
+                "parity": parity(photos),
+                "operations_us": operations(photos[:_FEW]),
+                "throughput": {
+                    str(n): throughput(photos, options.repeat, n) for n in options.lanes
+                },
+            }
     except DeviceUnavailable as error:
         print(error)
         return 1
+    report["watch"] = watch.report
     print(table(report))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine.write(report, options.json)
     return 0
 
 
@@ -228,23 +231,16 @@ def operations(photos: Sequence[Any]) -> dict[str, float]:
     recorded = [name for name in vars(lane) if name.endswith("_work")]
     for name in recorded:
         work = getattr(lane, name)
-        for _ in range(20):
-            device.wait()
-            started = time.perf_counter()
-            work()
-            device.wait()
-            us.setdefault(f"graph {name.strip('_')}", []).append(
-                1e6 * (time.perf_counter() - started)
-            )
+        us[f"graph {name.strip('_')}"] = [
+            1e3 * milliseconds(work, wait=device.wait) for _ in range(20)
+        ]
         setattr(lane, name, getattr(lane, name.removesuffix("_work")))
-    wait, ops = device.wait, device.ops
-    us["nothing"] = []
-    for _ in range(50):
-        wait()
-        started = time.perf_counter()
+    ops = device.ops
+
+    def nothing() -> None:
         ops.fill_bytes(lane._b.n_dense, 0, device.stream)
-        wait()
-        us["nothing"].append(1e6 * (time.perf_counter() - started))
+
+    us["nothing"] = [1e3 * milliseconds(nothing, wait=device.wait) for _ in range(50)]
     device.ops = _Clock(ops, "", lambda: ops.wait(device.stream), us)
     for name, value in list(vars(lane).items()):
         if type(value).__module__ == ops.__name__:
@@ -280,4 +276,12 @@ def table(report: Mapping[str, Any]) -> str:
     )
     lines.append(f"networks: {report['latency']['runtime']}")
     lines.append(f"{gpu['name']}; {about['cpu']}, {about['cores']} cores, load {about['load']}")
+    total = report["latency"]["stages"]["total"]
+    rates = (f"{row['faces_per_s']} faces/s with {n}" for n, row in report["throughput"].items())
+    lines.append(
+        machine.headline(
+            f"{total['p50']:.1f} ms a photo (p95 {total['p95']:.1f}); lanes: {', '.join(rates)}",
+            report["watch"],
+        )
+    )
     return "\n".join(lines)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import os
 import platform
+import re
 import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +59,18 @@ def pin(threads: int) -> list[int]:
     return chosen
 
 
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[list[int]]:
+    """As `pin`, until the `with` block ends: what is started inside stays pinned, and its
+    libraries start as many threads as they find cores."""
+    before = cores()
+    try:
+        yield pin(threads)
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, before)
+
+
 def frequency_mhz() -> float | None:
     """Mean frequency of the cores now; None where the system does not tell."""
     try:
@@ -76,18 +92,50 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def data_folder() -> Path:
+    """Where the research data is looked for; it may not be there."""
+    return Path(os.environ.get("EXTREME3D_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def write(report: Mapping[str, Any], path: Path | None) -> None:
+    """The report as JSON, where that was asked for."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """None for what is no finite number, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    return value
+
+
 class Watch:
     """What the machine did beside a measurement: `with Watch() as watch: ...; watch.report`.
 
     Others' use of the cores is what they were busy with less the time of this process and of its
     children that have ended by then. Time that a hypervisor gave to other machines counts as
-    theirs.
+    theirs. It is looked at over all cores, for one that is pinned to some is slowed by those beside
+    it too, and over those that are measured on, for on a large machine one that is taken is a small
+    share of all; the larger share counts.
+
+    Args:
+        measured: cores that are measured on; None: those of this process.
     """
 
-    #: Once done: load before and after, frequency, share of the cores that others used.
+    #: Once done: load before and after, frequency, shares of the cores that others used.
     report: dict[str, Any]
 
+    def __init__(self, measured: Sequence[int] | None = None) -> None:
+        self._measured = measured
+
     def __enter__(self) -> Watch:
+        self._cores = cores() if self._measured is None else list(self._measured)
         self._before = _load(), _busy_seconds(), _own_seconds(), time.perf_counter()
         return self
 
@@ -99,16 +147,17 @@ class Watch:
     ) -> None:
         load, busy, own, started = self._before
         now = _busy_seconds()
-        others = None
-        if busy is not None and now is not None:
-            spent = now - busy - (_own_seconds() - own)
-            # all cores of the machine: one that is pinned to some is slowed by those beside it too
-            room = (os.cpu_count() or 1) * max(time.perf_counter() - started, 1e-3)
-            others = round(max(spent, 0.0) / room, 3)
+        own = _own_seconds() - own
+        wall = max(time.perf_counter() - started, 1e-3)
+        of_all = _others(busy, now, busy, own, wall)
+        of_measured = _others(busy, now, self._cores, own, wall)
+        shares = [share for share in (of_all, of_measured) if share is not None]
         self.report = {
             "load_before": load,
             "load_after": _load(),
-            "others": others,
+            "others": max(shares, default=None),
+            "others_of_all_cores": of_all,
+            "others_of_measured_cores": of_measured,
             "frequency_mhz": frequency_mhz(),
         }
 
@@ -132,14 +181,42 @@ def _load() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def _busy_seconds() -> float | None:
-    """CPU time of everything on the machine, steal included; None where the system does not say."""
-    try:
-        line = Path("/proc/stat").read_text().splitlines()[0]
-    except OSError:
+def _others(
+    before: Mapping[int, float],
+    after: Mapping[int, float],
+    of: Collection[int],
+    own: float,
+    wall: float,
+) -> float | None:
+    """Share of some cores that others used.
+
+    Args:
+        before: s that each core had been busy then.
+        after: s that each core has been busy by now.
+        of: the cores.
+        own: s of it that were ours.
+        wall: s between the two.
+    """
+    if not of or not all(core in before and core in after for core in of):
         return None
-    user, nice, system, _idle, _wait, irq, soft, steal = (int(n) for n in line.split()[1:9])
-    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+    spent = sum(after[core] - before[core] for core in of) - own
+    return round(max(spent, 0.0) / (len(of) * wall), 3)
+
+
+def _busy_seconds() -> dict[int, float]:
+    """CPU time of everything on each core, steal included; none where the system does not say."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return {}
+    busy = {}
+    for line in lines:
+        if re.match(r"cpu\d", line):
+            name, *ticks = line.split()
+            user, nice, system, _idle, _wait, irq, soft, steal = (int(n) for n in ticks[:8])
+            ticks_busy = user + nice + system + irq + soft + steal
+            busy[int(name[3:])] = ticks_busy / os.sysconf("SC_CLK_TCK")
+    return busy
 
 
 def _own_seconds() -> float:

@@ -72,6 +72,7 @@ def _about(report: Mapping[str, Any]) -> str:
         "seed": f"{report['seed']}: photos, occluders, backgrounds and resampling",
         "machine": f"{m['cpu']}, {m['cores']} cores, {m['system']}",
         "threads": report["threads"],
+        "networks": report.get("runtime", "unknown"),
         "versions": ", ".join(f"{k} {v}" for k, v in m["versions"].items()),
     }
     rows = "".join(
@@ -87,8 +88,10 @@ def _about(report: Mapping[str, Any]) -> str:
     watch = report.get("watch")
     if watch is None:
         warnings.append("The run did not come to its end, or is of a version that did not watch.")
-    elif "time" in report["tables"] and machine.is_loaded(watch):
-        warnings.append(machine.headline("the times below", watch))
+    # that of the table itself, where it has one
+    of_times = report["tables"].get("time", {}).get("watch", watch)
+    if "time" in report["tables"] and of_times and machine.is_loaded(of_times):
+        warnings.append(machine.headline("the times below", of_times))
     warnings += [f"Without {title}: {why}" for title, why in report.get("missing", {}).items()]
     return (
         f'<table class="facts">{rows}</table>'

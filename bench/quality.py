@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from typing import Any
 
 from bench import machine, page, pictures
 from bench.columns import load_columns
+from bench.options import add_runtime, positive
 from bench.pictures import Picture
 from bench.scan_files import UNITS
 from bench.tables import (
@@ -25,7 +25,9 @@ from bench.tables import (
     authors,
     bump_verification,
     completion,
+    has_data,
     holes,
+    is_measured,
     mask,
     occlusion,
     pose,
@@ -60,7 +62,6 @@ TABLES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    default = os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data")
     described = "; ".join(f"{name}: {table.HELP}" for name, table in TABLES.items())
     parser.add_argument(
         "--tables",
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default: all. {described}",
     )
     parser.add_argument(
-        "--data", type=Path, default=Path(default), metavar="DIR", help="research data"
+        "--data", type=Path, default=machine.data_folder(), metavar="DIR", help="research data"
     )
     parser.add_argument(
         "--synthetic",
@@ -102,7 +103,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--references", type=Path, metavar="FILE", help="reference set; default: the built-in one"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+    parser.add_argument(
+        "--threads", type=positive, default=2, metavar="N", help="and cores (default: 2)"
+    )
+    add_runtime(parser)
     parser.add_argument("--quick", action="store_true", help="a few photos, to see that it runs")
     parser.add_argument(
         "-o", "--json", type=Path, metavar="FILE", help="also write everything there"
@@ -130,7 +134,12 @@ def run(options: argparse.Namespace) -> int:
         folder = getattr(options, name)
         if folder and not folder.is_dir():
             raise SystemExit(f"--{name}: no folder {folder}")
-    columns, missing = load_columns(options.threads, options.references)
+    own_data = {scans.NAME: options.scans, verification.NAME: options.lfw}
+    if not has_data(options.data) and not any(own_data.get(name) for name in options.tables):
+        raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
+    about = machine.describe()  # of all its cores
+    pinned = machine.pin(options.threads)  # before the networks start threads
+    columns, missing = load_columns(options.threads, options.references, options.runtime)
     if not columns:
         raise SystemExit("; ".join(f"{title}: {why}" for title, why in missing.items()))
     context = Context(
@@ -145,15 +154,15 @@ def run(options: argparse.Namespace) -> int:
         references=options.references,
         scans=options.scans,
         unit=options.unit,
+        runtime=options.runtime,
     )
-    own_data = {scans.NAME: options.scans, verification.NAME: options.lfw}
-    if not context.has_data and not any(own_data.get(name) for name in options.tables):
-        raise SystemExit(f"no research data at {options.data} (--data, or set EXTREME3D_DATA)")
     report: dict[str, Any] = {
         "command": NAME,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
+        "machine": about,
+        "pinned": pinned,
         "threads": options.threads,
+        "runtime": context.reconstructor.runtime,
         "seed": options.seed,
         "quick": options.quick,
         "missing": missing,
@@ -164,28 +173,24 @@ def run(options: argparse.Namespace) -> int:
     with machine.Watch() as watch:
         for name in options.tables:
             print(f"\n== {name}: {TABLES[name].HELP}")
-            if not context.has_data and not own_data.get(name):
+            if not has_data(options.data) and not own_data.get(name):
                 print(f"skipped: no research data at {options.data}")
                 continue
             started = time.perf_counter()
-            table = TABLES[name].measure(context)
-            report["tables"][name] = {"seed": options.seed, **table}
+            with machine.Watch() as own:
+                table = TABLES[name].measure(context)
+            report["tables"][name] = {"seed": options.seed, **table, "watch": own.report}
             print("\n".join(TABLES[name].lines(table)))
             print(f"({time.perf_counter() - started:.0f} s)", flush=True)
-            write_json(report, options.json)  # after each table: the whole takes minutes
+            machine.write(report, options.json)  # after each table: the whole takes minutes
     report["watch"] = watch.report
-    write_json(report, options.json)
+    machine.write(report, options.json)
     if timing.NAME in report["tables"]:
-        print(machine.headline("times are of this machine", watch.report))
+        watched = report["tables"][timing.NAME]["watch"]
+        print(machine.headline("times are of this machine", watched))
     if options.html:
         write_page(report, options.html, pictures.of_report(context, report))
-    return 0
-
-
-def write_json(report: dict[str, Any], path: Path | None) -> None:
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+    return 0 if any(map(is_measured, report["tables"].values())) else 1
 
 
 def write_page(report: dict[str, Any], path: Path, shown: Sequence[Picture]) -> None:

@@ -185,7 +185,7 @@ def speed(results: Mapping[str, Any]) -> str:
     report = results["stages_cpu"]
     stages = report["stages"]
     photos = report["photos"] - len(report["failed"])
-    filled = stages["section 4.2"]
+    filled = stages.get("section 4.2")  # nothing is, where nothing is hidden
     runs = stages["total"]
     # files from before it was written there lack it
     head = f"a head of {report['head_vertices']:,} vertices, " if "head_vertices" in report else ""
@@ -195,11 +195,14 @@ def speed(results: Mapping[str, Any]) -> str:
         {where(report)}. Peak memory
         {report["peak_memory_mb"]:.0f} MB, of which {report["import_memory_mb"]:.0f} MB before the
         first photo ({link("stages_cpu")})."""
-    sums = f""""section 4.2" is the sum of the stages from holes to filling where something is
-        hidden ({filled["n"]} of the {runs["n"]} runs), for which the paper gives {PAPER_4_2}.
-        "section 4.3" is the sum of the stages from dense mesh to zippering, for which the paper
-        gives {PAPER_4_3}; the authors' released code takes {AUTHORS_4_3} in the median on such a
-        machine."""
+    sums = ""
+    if filled:
+        sums = f""""section 4.2" is the sum of the stages from holes to filling where something is
+            hidden ({filled["n"]} of the {runs["n"]} runs), for which the paper gives {PAPER_4_2}.
+            """
+    sums += f""""section 4.3" is the sum of the stages from dense mesh to zippering, for which the
+        paper gives {PAPER_4_3}; the authors' released code takes {AUTHORS_4_3} in the median on
+        such a machine."""
     columns = ["stage", "p50 ms", "p95 ms"]
     rows = [[name, f"{s['p50']:.1f}", f"{s['p95']:.1f}"] for name, s in stages.items()]
     with contextlib.suppress(NoResults, KeyError):
@@ -278,7 +281,8 @@ def foundations(results: Mapping[str, Any]) -> str:
         views = verification["youtube"]["columns"][column]
         return each((views[view]["auc"] for view in ("clean", "hands")), 3)
 
-    networks = f"{time['columns']['ours']['both networks']['median']:.1f}{caution(timed)}"
+    watched = time if "watch" in time else timed
+    networks = f"{time['columns']['ours']['both networks']['median']:.1f}{caution(watched)}"
     rows = [
         [
             f"landmark drift with {' / '.join(shares)} % of the face box covered, % of its size",
@@ -413,14 +417,17 @@ def completion(results: Mapping[str, Any]) -> str:
 def throughput(results: Mapping[str, Any]) -> str:
     """Latency and faces a second by size of photo and covering."""
     report = results["throughput_cpu"]
-    ms = report["cold_start"]["ms"]
+    cold = report["cold_start"]
+    first = "In no photo without covering a face was found, with which to start"
+    if cold:
+        ms = cold["ms"]
+        first = f"""The first face comes {ms["start to first face"]["median"] / 1e3:.2f} s after the
+            start of the process, of which {ms["import"]["median"] / 1e3:.2f} s are the import"""
     threads = count(report["threads"])
     about = f"""Throughput on {count(report["photos"])} photos in the frames of cameras, as JPEG
         files, rounds: {report["rounds"]}, {threads} threads on {where(report)}. "covered" is
         what pasted cut-outs hide of the face's box, "lost" are photos in which no face was found.
-        The first face comes {ms["start to first face"]["median"] / 1e3:.2f} s after the start of
-        the process, of which {ms["import"]["median"] / 1e3:.2f} s are the import
-        ({link("throughput_cpu")})."""
+        {first} ({link("throughput_cpu")})."""
     rows = [
         [
             row["size"],
@@ -450,12 +457,15 @@ FASTER = {"we win": "ours", "we lose": "theirs", "even": "neither", "unknown": "
 def peers(results: Mapping[str, Any]) -> str:
     """What a user would pick instead, wins and losses alike."""
     report = results["peers_cpu"]
-    rows, absent = [], {}
+    rows: list[list[str]] = []
+    absent: dict[tuple[str, str, str], list[str]] = {}  # peer, work and why: with which threads
     for name, of_threads in report["comparisons"].items():
         for threads, held in of_threads.items():
-            absent |= held.get("missing", {})
+            why_not = {**held.get("missing", {}), **held.get("failed_peers", {})}
             if "failed" in held:
-                absent[name] = held["failed"]
+                why_not["all"] = held["failed"]
+            for peer, why in why_not.items():
+                absent.setdefault((peer, name, " ".join(why.split())), []).append(threads)
             for peer, result in held.get("contenders", {}).items():
                 if "ratio" not in result:
                     continue
@@ -469,7 +479,11 @@ def peers(results: Mapping[str, Any]) -> str:
     head = ["work", "threads", "by", "beside", "time over ours (quartiles)", "faster"]
     parts = [text(about), table(head, rows, words=4)]
     if absent:
-        parts.append(text(f"Not run: {', '.join(absent)}."))
+        said = (
+            f"{peer} ({work}, threads: {' and '.join(threads)}): {why}"
+            for (peer, work, why), threads in absent.items()
+        )
+        parts.append(text(f"Not run: {'; '.join(said)}."))
     return "\n\n".join(parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,9 +50,7 @@ def run(options: argparse.Namespace) -> int:
         "surroundings": _percentiles(np.concatenate(around)),
     }
     print(table(report))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine.write(report, options.json)
     return 0
 
 

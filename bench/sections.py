@@ -13,6 +13,7 @@ from bench.tables import (
     bump_verification,
     completion,
     holes,
+    is_measured,
     mask,
     occlusion,
     pose,
@@ -69,7 +70,7 @@ class Section:
 def section(name: str, table: Report) -> Section:
     """What to show of a table; without plots where it says that it could not be measured."""
     title, make = SECTIONS[name]
-    if "why" in table or isinstance(table.get("skipped"), str):
+    if not is_measured(table):
         return Section(title)
     return make(title, table)
 

@@ -7,7 +7,6 @@ With --occlusion: what became of whatever covers the face, beside the authors' f
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from bench import machine
+from bench.options import positive
 from bench.stages import find_photos
 
 NAME = "sheet"
@@ -36,8 +36,10 @@ _HOLE_TINT = (240, 190, 40)  # what else is filled
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/sheet.png"), metavar="FILE")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
-    parser.add_argument("--count", type=int, default=12, metavar="N", help="default: 12")
-    parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of a picture")
+    parser.add_argument("--count", type=positive, default=12, metavar="N", help="default: 12")
+    parser.add_argument(
+        "--size", type=positive, default=320, metavar="PX", help="side of a picture"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--relief",
@@ -52,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--references", type=Path, metavar="FILE", help="reference set for --occlusion"
     )
-    default = os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--data", type=Path, default=Path(default), metavar="DIR")
+    parser.add_argument("--data", type=Path, default=machine.data_folder(), metavar="DIR")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,8 +109,9 @@ def run_relief(options: argparse.Namespace) -> int:
     """The sheet of --relief."""
     from bench import authors_maps, details
     from bench.face_views import face_viewer
+    from extreme3d_fast.photo_network import HostNetworks
 
-    sources, missing = details.load_sources(1)
+    sources, missing = details.load_sources(HostNetworks().open)
     for title, why in missing.items():
         print(f"without {title}: {why}")
     titles = [t for t in (details.RULE, details.SHADING, details.NETWORK) if t in sources]
@@ -143,9 +145,10 @@ def run_occlusion(options: argparse.Namespace) -> int:
     from bench.face_views import view_face
     from extreme3d_fast import Reconstructor
     from extreme3d_fast.bump_network import BumpNetwork
+    from extreme3d_fast.photo_network import HostNetworks
 
     reconstructor = Reconstructor(references=options.references)
-    network = BumpNetwork()
+    network = BumpNetwork(open_network=HostNetworks().open)
     rows, names = [], []
     for photo in authors_maps.load(options.data, lambda image: view_face(reconstructor, image)):
         view = photo.view

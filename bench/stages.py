@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import multiprocessing
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench import machine, scaling
+from bench import machine, scaling, timing
 from bench.floors import Floor
+from bench.options import add_runtime, positive
+from bench.processes import fresh
 from bench.stats import quartiles
 
 NAME = "stages"
@@ -42,6 +41,7 @@ SECTION_4_3 = (
     "zipper",
 )
 SUMS = ("section 4.2", "section 4.3", "total")  # come last
+BESIDE = ("crop", "texture")  # run beside other stages, where there are two threads
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -59,40 +59,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scaling.add_arguments(parser)
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runtime",
-        choices=("onnxruntime", "openvino"),
-        help="of the networks (default: the faster one that is installed)",
-    )
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, is {value}")
-    return value
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure in processes of their own: the peak memory of the first is the reconstruction's."""
     photos = find_photos(options.photos)
     if options.scaling and (why := scaling.refusal(options)):
         print(why)
         return 2
-    pinned = machine.pin(options.threads)  # before they start, so that all their threads are
+    report: dict[str, Any] = {
+        "command": f"{NAME} --scaling" if options.scaling else NAME,
+        "machine": machine.describe(),  # of all its cores
+        "pinned": machine.pin(options.threads),  # what starts below inherits it
+    }
     if options.scaling:
-        return run_scaling(options, scaling.some(photos), pinned)
+        return run_scaling(options, scaling.some(photos), report)
     with machine.Watch() as watch:
         how = options.threads, options.runtime
-        measured = in_new_process(measure, photos, options.repeat, *how)
-        counted = in_new_process(count, photos, *how)
-    report = {
-        "command": NAME,
-        "machine": machine.describe(),
+        try:
+            measured = fresh(measure, photos, options.repeat, *how)
+        except ImportError as error:  # of --runtime
+            raise SystemExit(str(error)) from None
+        counted = fresh(count, photos, *how)
+    report |= {
         "watch": watch.report,
-        "pinned": pinned,
         "threads": options.threads,
         "runtime": measured["runtime"],
         "repeat": options.repeat,
@@ -105,52 +93,39 @@ def run(options: argparse.Namespace) -> int:
         "vertices": measured["vertices"],
         "head_vertices": measured["head_vertices"],
     }
-    floors = summarize_floors(measured["timings"], measured["timed"], counted["floors"])
+    beside = BESIDE if options.threads > 1 else ()
+    floors = summarize_floors(
+        measured["timings"], measured["timed"], counted["floors"], beside=beside
+    )
     for name, of_stage in floors.items():
         report["stages"][name] |= of_stage
     print(table(report))
-    write(report, options.json)
+    machine.write(report, options.json)
     return 0 if measured["timings"] else 1
 
 
-def run_scaling(options: argparse.Namespace, photos: list[str], pinned: list[int]) -> int:
+def run_scaling(options: argparse.Namespace, photos: list[str], about: Mapping[str, Any]) -> int:
     """Time by size, in a process of its own too."""
     sizes = options.sizes, options.levels, options.repeat, options.threads
     with machine.Watch() as watch:
-        measured = in_new_process(scaling.measure, photos, *sizes)
+        measured = fresh(scaling.measure, photos, *sizes)
     report = {
-        "command": f"{NAME} --scaling",
-        "machine": machine.describe(),
+        **about,
         "watch": watch.report,
-        "pinned": pinned,
         "threads": options.threads,
         "repeat": options.repeat,
         "photos": [Path(photo).name or "astronaut" for photo in photos],
         **measured,
     }
     print(scaling.table(report))
-    write(report, options.json)
+    machine.write(report, options.json)
     return 0 if measured["pixels"]["results"] or measured["vertices"]["results"] else 1
-
-
-def in_new_process(function: Callable[..., Any], *args: Any) -> Any:
-    """What a function returns that runs in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, args)
-
-
-def write(report: Mapping[str, Any], path: Path | None) -> None:
-    """The report as JSON, where that was asked for."""
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def find_photos(folder: Path | None) -> list[str]:
     """Paths of the photos; an empty string stands for the astronaut."""
     if folder is None:
-        data = Path(os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data"))
-        folder = data / "paper_photos"
+        folder = machine.data_folder() / "paper_photos"
         if not folder.is_dir():
             if importlib.util.find_spec("skimage") is None:
                 raise SystemExit(
@@ -271,6 +246,8 @@ def summarize_floors(
     timings: Sequence[Mapping[str, float]],
     timed: Sequence[str],
     floors: Mapping[str, Mapping[str, Floor]],
+    *,
+    beside: Collection[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """How far each stage is from its floor, run by run: floors differ from photo to photo.
 
@@ -278,6 +255,7 @@ def summarize_floors(
         timings: ms of each stage in each run.
         timed: photo of each run.
         floors: by photo and stage. That of a sum is the sum of its stages'.
+        beside: stages that may run while others do: they are no part of the total's floor.
     """
     least: dict[str, list[float]] = {}
     ratio: dict[str, list[float]] = {}
@@ -285,7 +263,7 @@ def summarize_floors(
     for row, photo in zip(timings, timed, strict=True):
         known = {n: f.ms for n, f in floors.get(photo, {}).items() if f.ms is not None}
         known = with_sums({n: ms for n, ms in known.items() if n in row})
-        known["total"] = sum(ms for n, ms in known.items() if n not in SUMS)
+        known["total"] = sum(ms for n, ms in known.items() if n not in (*SUMS, *beside))
         for name, ms in with_sums(row).items():
             if known.get(name, 0.0) > 0:
                 least.setdefault(name, []).append(known[name])
@@ -296,6 +274,8 @@ def summarize_floors(
     for name in dict.fromkeys([*least, *about]):
         bounds = Counter(f.bound for f in about.get(name, []))
         last = about[name][-1].why if name in about else "sum of its stages'"
+        if name == "total" and beside:
+            last += f" but {' and '.join(beside)}, which run beside others"
         out[name] = {
             "floor_ms": round(float(np.median(least[name])), 4) if name in least else None,
             "ratio": quartiles(ratio.get(name, [])),
@@ -336,7 +316,7 @@ def table(report: Mapping[str, Any]) -> str:
         ]
     if "watch" in report and "total" in report["stages"]:
         total = report["stages"]["total"]
-        text = f"{total['p50']:.1f} ms a photo, quartiles {total['q1']:.1f}-{total['q3']:.1f}"
+        text = f"{timing.spread(total, '.1f')} ms a photo, median and quartiles"
         lines.append(machine.headline(text, report["watch"]))
     lines += [f"failed: {name}: {why}" for name, why in report["failed"].items()]
     return "\n".join(lines)

@@ -7,20 +7,18 @@ Each row is measured in a fresh process on pinned cores. Photos come as JPEG fil
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import cold_start, frames, gpu, machine, timing
+from bench.options import positive
 from bench.pasting import Occluders
+from bench.processes import fresh
 from bench.stages import find_photos
 from bench.stats import quartiles
 from bench.tables import cell
@@ -39,16 +37,16 @@ SOURCES = ("file", "array")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--batch", type=_count, default=8, metavar="N", help="photos a call (default: 8)"
+        "--batch", type=positive, default=8, metavar="N", help="photos a call (default: 8)"
     )
     parser.add_argument(
-        "--threads", type=_count, default=2, metavar="N", help="and cores (default: 2)"
+        "--threads", type=positive, default=2, metavar="N", help="and cores (default: 2)"
     )
     parser.add_argument(
-        "--lanes", type=_count, metavar="N", help="photos at once on a GPU (default: 4)"
+        "--lanes", type=positive, metavar="N", help="photos at once on a GPU (default: 4)"
     )
     parser.add_argument("--photos", type=Path, metavar="DIR", help="as for stages")
-    parser.add_argument("--rounds", type=_count, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="default: 3")
     parser.add_argument("--quick", action="store_true", help="two photos, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
 
@@ -88,17 +86,8 @@ def run(options: argparse.Namespace) -> int:
         raise SystemExit(f"{error}; pip install .[bench], or give --photos") from None
     report["watch"] = watch.report
     print("\n".join(summary(report)))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    machine.write(report, options.json)
     return 0 if report["cold_start"] else 1
-
-
-def fresh(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What a call returns in a process of its own: nothing is warm, peak memory is its own."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(call, *arguments).result()
 
 
 def measure_all(
@@ -147,9 +136,8 @@ def measured(
 
 def find_occluders() -> tuple[Occluders | None, str | None]:
     """The cut-outs of the research data, or why there are none."""
-    data = os.environ.get("EXTREME3D_DATA", machine.REPOSITORY.parent / "shared" / "data")
     try:
-        return Occluders(Path(data) / "occluders"), None
+        return Occluders(machine.data_folder() / "occluders"), None
     except SystemExit as error:
         return None, f"coverings ({error}; set EXTREME3D_DATA)"
 
@@ -247,9 +235,9 @@ def heading(about: Mapping[str, Any]) -> list[str]:
         f"{about['device']}, {about['threads']} threads on as many cores, {about['lanes']} lanes, "
         f"{about['photos']} photos, batches of {about['batch']}, {about['rounds']} rounds; "
         "!: the machine was loaded",
-        f"{'':<25}{'ms of reconstruct':^34}{'faces/s':^27}{'peak':>6}",
+        f"{'':<25}{'ms of reconstruct':^38}{'faces/s':^27}{'peak':>6}",
         f"{'size':<6}{'covered':>7}{'lost':>5} {'from':<6}"
-        f"{'p50 (quartiles)':>18}{'p95':>8}{'p99':>8}"
+        f"{'p50 (quartiles)':>22}{'p95':>8}{'p99':>8}"
         f"{'one':>9}{'batch':>9}{'stream':>9}{'MB':>6}",
     ]
 
@@ -264,10 +252,10 @@ def lines(row: Mapping[str, Any]) -> list[str]:
             out.append(f"{left}no face found in any photo")
             continue
         rates = "".join(f"{row['faces_per_s'][f'{way} {source}']['median']:>9.2f}" for way in WAYS)
-        spread = f"{ms['median']:.1f} ({ms['q1']:.0f}-{ms['q3']:.0f})"
+        spread = timing.spread(ms, ".1f")
         peak = cell(row["peak_memory_mb"], 0, 6)
         loaded = " !" if machine.is_loaded(row["watch"]) else ""
-        out.append(f"{left}{spread:>18}{ms['p95']:>8.1f}{ms['p99']:>8.1f}{rates}{peak}{loaded}")
+        out.append(f"{left}{spread:>22}{ms['p95']:>8.1f}{ms['p99']:>8.1f}{rates}{peak}{loaded}")
     return out
 
 
@@ -291,7 +279,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         f"{about['cpu']}, {about['cores']} cores, {about['frequency_mhz']} MHz, load "
         f"{about['load']}; extreme3d_fast at {about['commit']}; networks: {main['runtime']}",
         machine.headline(
-            f"{MAIN} files: p50 {ms['median']:.0f} ms ({ms['q1']:.0f}-{ms['q3']:.0f}), p95 "
+            f"{MAIN} files: p50 (quartiles) {timing.spread(ms, '.0f')} ms, p95 "
             f"{ms['p95']:.0f}, p99 {ms['p99']:.0f}, n {ms['n']}; faces/s: "
             + ", ".join(f"{way} {rate[f'{way} file']['median']:.2f}" for way in WAYS),
             main["watch"],
@@ -306,9 +294,3 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 def _title(row: Mapping[str, Any]) -> str:
     return f"{row['size']}, {row['covered_percent']} % covered"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)

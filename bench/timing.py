@@ -35,7 +35,6 @@ def in_turn(
     rounds: int,
     warm_up: int = 1,
     least_ms: float = 0.0,
-    wait: Call | None = None,
 ) -> dict[str, list[float]]:
     """ms of each call in each round: A B C, C B A, A B C, ..., so that a machine whose speed
     drifts slows all alike, and none always comes after the same other.
@@ -45,17 +44,16 @@ def in_turn(
         rounds: samples of each.
         warm_up: rounds before them that do not count.
         least_ms: a sample is the mean over as many calls as take this long.
-        wait: see `milliseconds`.
     """
     for _ in range(max(warm_up - 1, 0)):
         for call in calls.values():
             call()
-    once = {name: milliseconds(call, 1, wait) for name, call in calls.items()} if warm_up else {}
+    once = {name: milliseconds(call) for name, call in calls.items()} if warm_up else {}
     loops = {name: max(1, round(least_ms / max(once.get(name, least_ms), 1e-4))) for name in calls}
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(rounds):
         for name in list(calls)[:: -1 if round_ % 2 else 1]:
-            taken[name].append(milliseconds(calls[name], loops[name], wait))
+            taken[name].append(milliseconds(calls[name], loops[name]))
     return taken
 
 
@@ -64,9 +62,9 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> dict[str, float | int | 
     return quartiles([a / b for a, b in zip(of, to, strict=True) if b > 0])
 
 
-def spread(values: Sequence[float]) -> str:
-    """`12.3 (11.9-13.0)`: median and quartiles, for people."""
-    q = quartiles(values)
+def spread(of: Sequence[float] | Mapping[str, Any], form: str = ".2f") -> str:
+    """`12.3 (11.9-13.0)`: median and quartiles, of values or as `quartiles` found them."""
+    q = of if isinstance(of, Mapping) else quartiles(of)
     if q["median"] is None:
         return "-"
-    return f"{q['median']:.2f} ({q['q1']:.2f}-{q['q3']:.2f})"
+    return f"{q['median']:{form}} ({q['q1']:{form}}-{q['q3']:{form}})"

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import extreme3d_fast
-from bench import compare, machine, revisions
+from bench import compare, compare_worker, machine, revisions
 
 TOY = """
 import os
@@ -216,6 +217,19 @@ def test_workers_measure_both_packages(tmp_path: Path, cores: list[int]) -> None
     stages = compare.by_stage(measured["ms"])
     assert stages["zipper"] == {"a.jpg": [(10.0, 20.0)] * 3, "b.jpg": [(10.0, 20.0)] * 3}
     assert all(ms > 0 for taken in stages["total"].values() for pair in taken for ms in pair)
+
+
+def test_what_runs_the_networks_is_told_by_those_that_know() -> None:
+    worker = object.__new__(compare_worker.Worker)
+    worker.package = SimpleNamespace(__file__="a.py", __version__="1")
+    worker.reconstructor = SimpleNamespace(runtime="openvino 2025")
+    assert worker.about()["runtime"] == "openvino 2025"
+    worker.reconstructor = SimpleNamespace()  # of an old revision
+    assert worker.about()["runtime"] is None
+    report = small_report(others=0.0, head_ms=10.0)
+    report["head"] = {**report["head"], "runtime": "openvino 2025"}
+    text = compare.table(report)
+    assert "base main (1234567)\nhead main (1234567), networks: openvino 2025" in text
 
 
 def test_package_without_operations_leaves_them_out(tmp_path: Path, cores: list[int]) -> None:
@@ -477,7 +491,15 @@ def test_rounds_are_a_positive_number(number: str, capsys: Any) -> None:
     compare.add_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["main", "--rounds", number])
-    assert "positive number" in capsys.readouterr().err
+    assert "expected a whole number from 1" in capsys.readouterr().err
+
+
+def test_operations_of_a_gpu_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    words = ["main", "--device", "cuda", "--operations"]
+    assert compare.run(parser.parse_args(words)) == 2
+    assert "--operations are those of the CPU" in capsys.readouterr().err
 
 
 # === For people ===

@@ -4,12 +4,17 @@ breaks the run."""
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +36,7 @@ from bench.peers import (
 )
 from bench.peers.contest import Agreement, Contender, Contest, Missing, OwnClock
 from bench.peers.settings import Settings
-from extreme3d_fast import _core
+from extreme3d_fast import NoFaceFound, _core
 from extreme3d_fast.blending import blend_gradients
 from extreme3d_fast.rasterize import Raster, rasterize
 from extreme3d_fast.soft_symmetry import soft_symmetry
@@ -515,8 +520,8 @@ def options(*words: str) -> argparse.Namespace:
     ("words", "said"),
     [
         (["--only", "raster,speed"], "no comparison speed; there are cotangent"),
-        (["--rounds", "0"], "expected a number from 1 on, got '0'"),
-        (["--threads", "two"], "expected a number from 1 on, got 'two'"),
+        (["--rounds", "0"], "expected a whole number from 1, got '0'"),
+        (["--threads", "two"], "expected a whole number from 1, got 'two'"),
     ],
 )
 def test_bad_options_are_refused(
@@ -542,6 +547,121 @@ def test_a_peer_that_crashes_its_process_is_reported() -> None:
     measured = peers._apart("raster", Settings(photos=("",), threads=1, rounds=1), crash)
     assert measured["failed"] == "its process ended with status 3"
     assert "failed: its process ended" in peers._text("raster", 1, measured)
+
+
+def cleans_up(_name: str, settings: Settings, sending: Any) -> None:
+    assert settings.commands
+    atexit.register(settings.commands.write_text, f"cleaned up on {len(machine.cores())} core")
+    sending.send({"failed": "nothing to do"})
+
+
+def test_a_process_that_is_done_cleans_up(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    settings = Settings(photos=("",), threads=1, rounds=1, commands=mark)
+    assert peers._apart("raster", settings, cleans_up)["failed"] == "nothing to do"
+    assert mark.read_text() == "cleaned up on 1 core"
+
+
+def runs_a_command(_name: str, settings: Settings, _sending: Any) -> None:
+    signal.signal(signal.SIGTERM, peers._leave)
+    assert settings.commands
+    code = f"import os, time; open({str(settings.commands)!r}, 'w').write(str(os.getpid())); "
+    command = python_command(code + "time.sleep(600)")
+    commands.run_command(command, Path("x"), settings.commands.parent / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here")
+def test_a_process_that_hangs_is_ended_with_the_command_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+
+    class Patient:
+        """Waits until the command runs, then no longer."""
+
+        def poll(self, _: float) -> bool:
+            while not (mark.exists() and mark.read_text()):
+                time.sleep(0.01)
+            return False
+
+    settings = Settings(photos=("",), threads=1, rounds=1, commands=mark)
+    monkeypatch.setattr(peers, "patience", lambda *_: 7.0)
+    context = multiprocessing.get_context("spawn")
+    pipe = context.Pipe
+    monkeypatch.setattr(context, "Pipe", lambda duplex: (Patient(), pipe(duplex)[1]))
+    monkeypatch.setattr(peers.multiprocessing, "get_context", lambda _: context)
+    measured = peers._apart("raster", settings, runs_a_command)
+    assert measured["failed"] == "not done after 7 s"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+
+
+def test_patience_grows_with_rounds_and_with_what_commands_are_given(tmp_path: Path) -> None:
+    few = Settings(photos=("a", "b"), threads=1, rounds=peers.ROUNDS)
+    many = Settings(photos=("a", "b"), threads=1, rounds=4 * peers.ROUNDS)
+    assert peers.patience("raster", few) == peers.HOPELESS_S
+    assert peers.patience("raster", many) == 4 * peers.HOPELESS_S
+    text = "".join(f'[[command]]\nname = "{n}"\ncommand = "x"\ntimeout = 100\n' for n in "ab")
+    told = Settings(photos=("a", "b"), threads=1, rounds=3, commands=toml(tmp_path, text))
+    runs = 3 + 2 + peers.UNTIMED_RUNS
+    assert peers.patience("commands", told) == peers.HOPELESS_S + runs * 200
+
+
+def test_a_command_is_set_against_ours_on_its_own_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+        [[command]]
+        name = "own"
+        command = "x"
+        input = "own.jpg"
+        [[command]]
+        name = "own time"
+        command = "x"
+        input = "own.jpg"
+        timing = { regex = '(.)' }
+        [[command]]
+        name = "of the run"
+        command = "x"
+        [[command]]
+        name = "faceless"
+        command = "x"
+        input = "wall.jpg"
+        """
+    seen: list[str] = []
+
+    class Ours:
+        threads = 1
+
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def reconstruct(self, photo: Path) -> Any:
+            if photo.name == "wall.jpg":
+                raise NoFaceFound("no face found")
+            seen.append(photo.name)
+            return SimpleNamespace(save=lambda _: None)
+
+    monkeypatch.setattr("extreme3d_fast.Reconstructor", Ours)
+    monkeypatch.setattr(
+        commands, "run_command", lambda _, photo, _folder: seen.append(photo.name) or 1.0
+    )
+    settings = Settings(photos=("/a.jpg",), threads=1, rounds=1, commands=toml(tmp_path, text))
+    made = commands.contest(settings)
+    ours = {c.name: c for c in made.ours}
+    versus = {c.name: c.versus for c in made.peers}
+    assert versus == {
+        "own": "ours, command line, on own.jpg",
+        "own time": "ours, loaded, on own.jpg",
+        "of the run": "ours, command line",
+    }
+    assert set(ours) == set(versus.values())
+    assert made.missing == {"faceless": "wall.jpg: no face found"}
+    for peer in made.peers:
+        seen.clear()
+        ours[peer.versus].call()
+        peer.call()
+        assert seen == ["a.jpg" if peer.name == "of the run" else "own.jpg"] * 2
 
 
 def test_without_commands_the_comparison_says_what_it_needs() -> None:

@@ -103,6 +103,9 @@ def test_times_of_a_loaded_machine_are_said_to_be(results: readme.Results) -> No
     for name, region in (("stages_cpu", readme.speed), ("quality_cpu", readme.foundations)):
         assert "others used 40% of the cores" in region(loaded_copy(results, name, BUSY))
         assert "loaded machine" not in region(loaded_copy(results, name, QUIET))
+    report = loaded_copy(results, "quality_cpu", BUSY)  # as a whole, but not while it was timed
+    report["quality_cpu"]["tables"]["time"]["watch"] = QUIET
+    assert "loaded machine" not in readme.foundations(report)
 
 
 def test_pictures_without_a_result_are_said_beside_the_mean(results: readme.Results) -> None:
@@ -175,6 +178,18 @@ def test_throughput_is_said_by_size_and_covering() -> None:
     assert "| 4K | 30 % | 80 (80–80) | 90 / 99 | 10.00 / 11.00 / 12.00 | 1 | - |" in text
     assert "1.50 s after the start of the process, of which 0.25 s are the import" in text
     assert "others used 40% of the cores" in text
+    report["cold_start"] = None
+    text = " ".join(readme.throughput({"throughput_cpu": report}).split())
+    assert "In no photo without covering a face was found" in text
+
+
+def test_stages_where_nothing_was_filled_say_nothing_of_it(results: readme.Results) -> None:
+    report = copy.deepcopy(results["stages_cpu"])
+    assert "hidden" in readme.speed({"stages_cpu": report})
+    del report["stages"]["section 4.2"]
+    text = readme.speed({"stages_cpu": report})
+    assert "hidden" not in text
+    assert '"section 4.3" is the sum' in text
 
 
 def test_peers_that_win_lose_or_answer_otherwise_are_all_shown() -> None:
@@ -190,15 +205,20 @@ def test_peers_that_win_lose_or_answer_otherwise_are_all_shown() -> None:
             "loose": contender(1.0, "even", False),
         },
         "missing": {"absent": "not installed"},
+        "failed_peers": {"broken": "ValueError: no"},
         "watch": QUIET,
     }
     failed = {"failed": "its process ended", "watch": QUIET}
-    report = {"machine": MACHINE, "comparisons": {"solve": {"1": held}, "mesh": {"1": failed}}}
+    twice = {"1": held, "2": {"missing": held["missing"], "watch": QUIET}}
+    report = {"machine": MACHINE, "comparisons": {"solve": twice, "mesh": {"1": failed}}}
     text = readme.peers({"peers_cpu": report})
     assert "| solve | 1 | slow | ours | 3.00 (2.50–3.50) | ours |" in text
     assert "| solve | 1 | fast | ours | 0.75 (0.25–1.25) | theirs |" in text
     assert "| solve | 1 | loose | ours | 1.00 (0.50–1.50) | neither, another answer |" in text
-    assert "Not run: absent, mesh." in text
+    assert (
+        "Not run: absent (solve, threads: 1 and 2): not installed; broken (solve, threads: 1): "
+        "ValueError: no; all (mesh, threads: 1): its process ended."
+    ) in " ".join(text.split())
     held["watch"] = BUSY
     assert "3.00 (2.50–3.50) (loaded machine)" in readme.peers({"peers_cpu": report})
 

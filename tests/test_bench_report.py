@@ -17,12 +17,24 @@ import pytest
 import trimesh
 from PIL import Image
 
-from bench import machine, mesh_check, page, pictures, quality, scan_files, sections, stats, svg
+from bench import (
+    columns,
+    machine,
+    mesh_check,
+    page,
+    pictures,
+    quality,
+    scan_files,
+    sections,
+    stats,
+    svg,
+)
 from bench.scan_views import Scan
-from bench.tables import completion, verification
+from bench.tables import Context, completion, verification
 from extreme3d_fast import Face, Reconstructor
 from extreme3d_fast.camera import Camera, rotation_from_angles
 from extreme3d_fast.mesh import mesh_report
+from extreme3d_fast.photo_network import ASSETS
 
 Rng = np.random.Generator
 
@@ -479,6 +491,12 @@ def test_page_warns_of_quick_and_broken_off_runs() -> None:
     text = page.page(quick, texts_of(quick))
     assert "mean nothing" in text
     assert "did not come to its end" in text
+    busy = {"others": 0.9}
+    timed = {"threads": 1, "columns": {}, "detail": {}, "occlusion": {}, "megabytes": {}}
+    for own, said in ((busy, True), ({"others": 0.0}, False)):
+        report = small_report(watch={"others": 0.0} if said else busy)
+        report["tables"]["time"] = {**timed, "missing": {}, "watch": own}
+        assert ("LOADED MACHINE" in page.page(report, texts_of(report))) is said
     whole = small_report(watch={"others": 0.0})
     text = page.page(whole, texts_of(whole))
     assert "mean nothing" not in text
@@ -526,6 +544,32 @@ def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
         quality.run(quality_options("--data", str(tmp_path)))
 
 
+def test_run_that_measured_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quality.machine, "pin", lambda threads: list(range(threads)))
+    (tmp_path / "broken.glb").write_bytes(b"glTF and no more")
+    words = ["--tables", "scans", "--scans", str(tmp_path), "--data", str(tmp_path), "--quick"]
+    assert quality.run(quality_options(*words)) == 1
+    assert "== scans" in capsys.readouterr().out
+
+
+def test_networks_are_opened_on_the_runtime_of_the_columns() -> None:
+    column = SimpleNamespace(reconstructor=SimpleNamespace(threads=1))
+    context = Context(data=Path(), columns={"ours": column}, runtime="onnxruntime")
+    session = context.open_network(ASSETS / "bump.onnx")
+    assert session.runtime.startswith("onnxruntime")
+    assert quality_options("--runtime", "openvino").runtime == "openvino"
+    assert quality_options().runtime is None
+
+
+def test_runtime_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    found, missing = columns.load_columns(1, None, "openvino")
+    assert not found
+    assert "openvino" in missing["ours"]
+
+
 def test_own_scans_and_lfw_need_no_research_data(
     tmp_path: Path, portrait: np.ndarray, face: Face
 ) -> None:
@@ -555,7 +599,11 @@ def test_own_scans_and_lfw_need_no_research_data(
     report = json.loads(out.read_text())
     assert set(report["tables"]) == {"scans", "verification"}
     assert "skipped: no research data" in done.stdout
+    assert len(report["pinned"]) == 1
+    assert "onnxruntime" in report["runtime"]
+    assert report["runtime"] in (tmp_path / "q.html").read_text("utf-8")
     table = report["tables"]["scans"]
+    assert "others" in table["watch"]
     assert set(table["skipped"]) == {"broken.glb"}
     assert table["placed"]["head.ply"]["colors"] == "none"
     ours = table["columns"]["ours"]["0/0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,18 +73,36 @@ TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 
 
-def opener(ms: float, faces: np.ndarray = TETRAHEDRON) -> Any:
-    face = SimpleNamespace(vertices=CORNERS, faces=faces, warnings=(), timings={"dense": ms})
-    return lambda: SimpleNamespace(reconstruct=lambda _: face)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that the work says have passed."""
+    passed = [0.0]
+    monkeypatch.setattr(scaling.time, "perf_counter", lambda: passed[0])
+    return passed
 
 
-def test_series_has_the_median_of_every_size_and_their_exponent() -> None:
+def opener(ms: float, faces: np.ndarray = TETRAHEDRON, clock: list[float] | None = None) -> Any:
+    """A reconstructor whose two stages run beside each other."""
+    timings = {"dense": ms, "texture": ms}
+    face = SimpleNamespace(vertices=CORNERS, faces=faces, warnings=(), timings=timings)
+
+    def reconstruct(_: Any) -> Any:
+        if clock:
+            clock[0] += 1e-3 * ms
+        return face
+
+    return lambda: SimpleNamespace(reconstruct=reconstruct)
+
+
+def test_series_has_the_median_of_every_size_and_their_exponent(clock: list[float]) -> None:
     pytest.importorskip("scipy")
-    out = scaling.series({10: opener(1.0), 100: opener(10.0)}, ["a", "b"], rounds=3)
+    sizes = {10: opener(1.0, clock=clock), 100: opener(10.0, clock=clock)}
+    out = scaling.series(sizes, ["a", "b"], rounds=3)
     dense = out["stages"]["dense"]
     assert dense["ms"]["100"] == {"median": 10.0, "q1": 10.0, "q3": 10.0, "n": 6}
     assert dense["exponent"] == 1.0
-    assert list(out["stages"]) == ["dense", "stages"]
+    assert list(out["stages"]) == ["dense", "texture", "total"]
+    assert out["stages"]["total"]["ms"]["100"]["median"] == 10.0  # by the clock, no sum
     assert not scaling.broken(out["results"])
 
 
@@ -114,9 +133,10 @@ def test_photos_are_spread() -> None:
     assert scaling.some(["0", "1"]) == ["0", "1"]
 
 
-def test_exponents_of_a_loaded_machine_say_so() -> None:
+def test_exponents_of_a_loaded_machine_say_so(clock: list[float]) -> None:
     pytest.importorskip("scipy")
-    out = scaling.series({10: opener(1.0), 100: opener(10.0)}, ["a"], rounds=1)
+    sizes = {10: opener(1.0, clock=clock), 100: opener(10.0, clock=clock)}
+    out = scaling.series(sizes, ["a"], rounds=1)
     text = scaling.table({"pixels": out, "vertices": out, "watch": {"others": 0.5}})
     assert "LOADED MACHINE" in text
     assert "pixels^1.00" in text
@@ -167,6 +187,23 @@ def test_floor_of_a_sum_is_the_sum_of_floors() -> None:
     out = stages.summarize_floors(rows, ["a"], floors)
     assert (out["section 4.3"]["floor_ms"], out["section 4.3"]["ratio"]["median"]) == (3.0, 2.0)
     assert (out["total"]["floor_ms"], out["total"]["ratio"]["median"]) == (4.0, 2.25)
+
+
+def test_floor_of_the_total_leaves_out_what_runs_beside_other_stages() -> None:
+    one = Floor(1.0, "bytes", "")
+    floors = {"a": {"crop": one, "dense": one, "texture": one}}
+    rows = [{"crop": 1.0, "dense": 2.0, "texture": 1.0, "total": 3.0}]
+    out = stages.summarize_floors(rows, ["a"], floors, beside=stages.BESIDE)
+    assert out["total"]["floor_ms"] == 1.0
+    assert "but crop and texture" in out["total"]["counted"]
+    assert out["crop"]["floor_ms"] == 1.0
+
+
+def test_stages_that_run_beside_others_are_those_of_the_product() -> None:
+    package = REPOSITORY / "python" / "extreme3d_fast"
+    sources = "".join(path.read_text() for path in sorted(package.glob("*.py")))
+    found = re.findall(r'aside\.start\(\s*timed\("(\w+)"', sources)
+    assert tuple(sorted(found)) == stages.BESIDE
 
 
 # === Real runs ===

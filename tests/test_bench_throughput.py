@@ -230,7 +230,7 @@ def test_run_says_where_and_how_it_was_made(ran: tuple[str, dict[str, Any]]) -> 
     assert len(report["pinned"]) == 1
     assert report["machine"]["cpu"]
     for watched in (report, report["cold_start"], *report["rows"]):
-        assert set(watched["watch"]) == {"load_before", "load_after", "others", "frequency_mhz"}
+        assert {"load_before", "load_after", "others", "frequency_mhz"} <= set(watched["watch"])
 
 
 def test_steps_of_the_cold_start_add_up_within_the_whole(

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 from bench import machine
+from bench.options import positive
 
+CORES = pytest.StashKey[int]()
 WATCH = pytest.StashKey[machine.Watch]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("micro-benchmarks of extreme3d_fast")
     group.addoption("--photo", metavar="FILE", help="default: scikit-image's astronaut")
-    group.addoption("--threads", type=int, default=2, metavar="N", help="default: 2")
-    group.addoption("--crop-size", type=int, default=500, metavar="PX", help="default: 500")
+    group.addoption("--threads", type=positive, default=2, metavar="N", help="default: 2")
+    group.addoption("--crop-size", type=positive, default=500, metavar="PX", help="default: 500")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     photo = config.getoption("--photo")
     if photo and not Path(photo).is_file():
         raise pytest.UsageError(f"--photo: there is no file {photo}")
+    config.stash[CORES] = len(machine.cores())  # the machine's, before it is pinned to some
     machine.pin(config.getoption("--threads"))
     config.stash[WATCH] = machine.Watch().__enter__()
 
@@ -58,7 +61,10 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]
 ) -> None:
     del benchmarks
-    output_json |= {"machine": machine.describe(), "watch": _watched(config)}
+    output_json |= {
+        "machine": {**machine.describe(), "cores": config.stash[CORES]},
+        "watch": _watched(config),
+    }
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

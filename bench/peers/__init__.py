@@ -9,14 +9,16 @@ compared and how to add commands.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.options import positive
 from bench.peers import (
     blending,
     commands,
@@ -42,7 +44,9 @@ COMPARISONS = {
 }
 ROUNDS, QUICK_ROUNDS = 15, 3
 QUICK_PHOTOS = 3
-HOPELESS_S = 3600  # a comparison that takes longer hangs
+HOPELESS_S = 3600  # a comparison of `ROUNDS` rounds that takes longer hangs
+UNTIMED_RUNS = 2  # of each contender, before the rounds
+GRACE_S = 30  # for a process to end in its own way
 
 Measure = Callable[[str, Settings, Connection], None]
 
@@ -57,10 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"default: all. {described}",
     )
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help=f"default: {ROUNDS}, quick: {QUICK_ROUNDS}"
+        "--rounds", type=positive, metavar="N", help=f"default: {ROUNDS}, quick: {QUICK_ROUNDS}"
     )
     parser.add_argument(
-        "--threads", type=_positive, default=2, metavar="N", help="default: 2; 1 is always run"
+        "--threads", type=positive, default=2, metavar="N", help="default: 2; 1 is always run"
     )
     parser.add_argument(
         "--photos",
@@ -111,11 +115,9 @@ def run(options: argparse.Namespace) -> int:
                 )
                 of_threads[str(threads)] = measured = _apart(name, settings)
                 print(_text(name, threads, measured), flush=True)
-                if options.json:  # after each: the whole takes minutes
-                    _write(options.json, report)
+                machine.write(report, options.json)  # after each: the whole takes minutes
     report["watch"] = whole.report
-    if options.json:
-        _write(options.json, report)
+    machine.write(report, options.json)
     done = [m for of in report["comparisons"].values() for m in of.values() if "contenders" in m]
     return 0 if any("ratio" in c for m in done for c in m["contenders"].values()) else 1
 
@@ -129,28 +131,49 @@ def _apart(name: str, settings: Settings, measure: Measure | None = None) -> dic
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=measure or _measure, args=(name, settings, sending))
-    with machine.Watch() as watch:
-        process.start()
+    limit = patience(name, settings)
+    with machine.Watch(machine.cores()[: settings.threads]) as watch:
+        with machine.pinned(settings.threads):
+            process.start()
         sending.close()
         try:
+            done = receiving.poll(limit)
             report: dict[str, Any] = (
-                receiving.recv()
-                if receiving.poll(HOPELESS_S)
-                else {"failed": f"not done after {HOPELESS_S} s"}
+                receiving.recv() if done else {"failed": f"not done after {limit:.0f} s"}
             )
         except EOFError:
-            report = {}
-        if "failed" in report:
-            process.terminate()
-        process.join()
+            done, report = True, {}
+        _end(process, wait=done)
     if not report:
         report["failed"] = f"its process ended with status {process.exitcode}"
     report["watch"] = watch.report
     return report
 
 
+def patience(name: str, settings: Settings) -> float:
+    """Seconds after which a comparison hangs: it may take longer where it has more rounds, and
+    where all of its commands take all the time that they are given."""
+    seconds = HOPELESS_S * max(1.0, settings.rounds / ROUNDS)
+    if name == commands.NAME and settings.commands:
+        # rounds come in whole turns of the photos
+        runs = settings.rounds + len(settings.photos) + UNTIMED_RUNS
+        seconds += runs * sum(c.timeout for c in commands.read_commands(settings.commands))
+    return seconds
+
+
+def _end(process: BaseProcess, *, wait: bool) -> None:
+    """Waits for a process that is done, so that it can clean up; one that is not is told to."""
+    if wait:
+        process.join(GRACE_S)
+    for end in (process.terminate, process.kill):
+        if process.is_alive():
+            end()
+            process.join(GRACE_S)
+    process.join()
+
+
 def _measure(name: str, settings: Settings, sending: Connection) -> None:
-    machine.pin(settings.threads)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         report = hold(COMPARISONS[name].contest(settings), settings.rounds)
     except Missing as error:
@@ -158,6 +181,11 @@ def _measure(name: str, settings: Settings, sending: Connection) -> None:
     except Exception as error:
         report = {"failed": f"{type(error).__name__}: {error}"}
     sending.send(report)
+
+
+def _leave(*_: object) -> None:
+    """SIGTERM ends the process as an exception does, which ends what it has started."""
+    raise SystemExit(1)
 
 
 def _text(name: str, threads: int, measured: Mapping[str, Any]) -> str:
@@ -171,11 +199,6 @@ def _text(name: str, threads: int, measured: Mapping[str, Any]) -> str:
     return "\n".join(out)
 
 
-def _write(path: Path, report: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-
-
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     unknown = [name for name in names if name not in COMPARISONS]
@@ -184,13 +207,3 @@ def _names(text: str) -> tuple[str, ...]:
             f"no comparison {', '.join(unknown)}; there are {', '.join(COMPARISONS)}"
         )
     return names
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
-    return value

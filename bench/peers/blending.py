@@ -12,7 +12,7 @@ from bench.peers.settings import Settings, captured
 
 NAME = "blending"
 HELP = "holes of a bump map filled: OpenCV's seamlessClone, SciPy"
-THREADS = "one"  # ours has one thread
+THREADS = "one"  # our solve has one, and what `fill_bump` does around it is little
 PACKAGES = ("opencv-python-headless", "scipy")
 
 FILL, SOLVE = "ours, fill_bump", "ours, blend_gradients"
@@ -68,7 +68,7 @@ def contest(settings: Settings) -> Contest:
             Contender(SOLVE, solve, "checks, set-up and solve of every hole; float32"),
             Contender(
                 FILL,
-                lambda: fill_bump(bump, weight, hole, borrowed, guided),
+                lambda: fill_bump(bump, weight, hole, borrowed, guided, threads=settings.threads),
                 "the same, with fading taken out of the map before and put in after",
             ),
         ],

@@ -6,7 +6,7 @@
     output = "face.obj"        # file that must be there afterwards, within {output}; default: any
     timing = "wall"            # the default, or what the command prints:
     # timing = { regex = 'took ([0-9.]+) ms', unit = "ms" }         # ms, s or us
-    # input = "photo.jpg"      # default: the photos of the run, one a round
+    # input = "photo.jpg"      # default: the photos of the run, one a round; ours then gets it too
     # timeout = 600            # seconds
     # directory = "/their/tool"  # where it runs; default: where the TOML file is
 
@@ -62,17 +62,29 @@ def contest(settings: Settings) -> Contest:
         raise Missing("give a TOML file by --commands; docs/peers.md has an example")
     commands = read_commands(settings.commands)
     folder = scratch()
-    photos = [_on_disk(photo, folder) for photo in settings.photos]
     reconstructor = Reconstructor(threads=settings.threads)
-    faceless = [photo for photo in photos if not _has_face(reconstructor, photo)]
-    photos = [photo for photo in photos if photo not in faceless]
-    if not photos:
-        raise Missing("in none of the photos we find a face: give others by --photos")
-    ours = _ours(reconstructor, photos, folder / "ours")
-    peers = []
+    photos, faceless = [], 0
+    if any(command.input is None for command in commands):
+        on_disk = [_on_disk(photo, folder) for photo in settings.photos]
+        photos = [photo for photo in on_disk if _why_no_face(reconstructor, photo) is None]
+        faceless = len(on_disk) - len(photos)
+    ours: dict[str, Contender] = {}
+    peers, missing = [], {}
     for i, command in enumerate(commands):
-        runner = Runner(command, folder / str(i))
+        # a command with an input of its own is set against ours on that input
         inputs = [Path(command.input)] if command.input else photos
+        why = None if photos else "in none of the photos we find a face: give others by --photos"
+        if command.input:
+            why = _why_no_face(reconstructor, inputs[0])
+        if why:
+            missing[command.name] = why
+            continue
+        make = _command_line if command.regex is None else _loaded
+        # named as from the file's folder: reports need not tell where that is
+        own = command.input and os.path.relpath(command.input, settings.commands.resolve().parent)
+        our = make(reconstructor, inputs, folder / f"ours {i}", own)
+        ours.setdefault(our.name, our)
+        runner = Runner(command, folder / str(i))
         peers.append(
             Contender(
                 command.name,
@@ -80,17 +92,20 @@ def contest(settings: Settings) -> Contest:
                 "the whole command, its start included"
                 if command.regex is None
                 else f"what it prints as {command.regex.pattern!r}",
-                COMMAND_LINE if command.regex is None else IN_PROCESS,
+                our.name,
                 clock=runner.clock,
             )
         )
+    if not peers:
+        raise Missing("; ".join(f"{name}: {why}" for name, why in missing.items()))
     return Contest(
-        given=f"{len(photos)} photos on disk, one a round, each to a mesh on disk; what the meshes "
-        "are like is not compared",
-        ours=ours,
+        given=f"photos on disk, each to a mesh on disk: {len(photos)} in turn, or a command's own; "
+        "what the meshes are like is not compared",
+        ours=list(ours.values()),
         peers=peers,
-        every=len(photos),
-        counts={"left out, for we find no face in them": len(faceless)} if faceless else {},
+        missing=missing,
+        every=max(len(photos), 1),
+        counts={"left out, for we find no face in them": faceless} if faceless else {},
     )
 
 
@@ -218,6 +233,9 @@ def run_command(command: Command, photo: Path, folder: Path) -> float:
     except subprocess.TimeoutExpired as error:
         _end(process)
         raise Failed(f"not done after {command.timeout:g} s") from error
+    except BaseException:  # told to end: the command has a session of its own, and would go on
+        _end(process)
+        raise
     ms = 1e3 * (time.perf_counter() - started)
     said = output.decode(errors="replace")
     if process.returncode:
@@ -264,22 +282,37 @@ def _on_disk(photo: str, folder: Path) -> Path:
     return path
 
 
-def _has_face(reconstructor: Any, photo: Path) -> bool:
-    from extreme3d_fast import NoFaceFound
+def _why_no_face(reconstructor: Any, photo: Path) -> str | None:
+    """Why a photo gives no face; None if it gives one."""
+    from extreme3d_fast import Extreme3DError
 
     try:
         reconstructor.reconstruct(photo)
-    except NoFaceFound:
-        return False
-    return True
+    except (Extreme3DError, OSError) as error:
+        return f"{photo.name}: {error}"
+    return None
 
 
-def _ours(reconstructor: Any, photos: Sequence[Path], folder: Path) -> list[Contender]:
+def _loaded(
+    reconstructor: Any, photos: Sequence[Path], folder: Path, own: str | None = None
+) -> Contender:
+    """Ours as a library."""
     folder.mkdir()
 
     def loaded(photo: Path) -> None:
         reconstructor.reconstruct(photo).save(folder / "face.glb")
 
+    return Contender(
+        _named(IN_PROCESS, own),
+        each_in_turn(photos, loaded),
+        "photo read, reconstructed, GLB written, by a reconstructor that is there already",
+    )
+
+
+def _command_line(
+    reconstructor: Any, photos: Sequence[Path], folder: Path, own: str | None = None
+) -> Contender:
+    """Ours as a command."""
     line = Command(
         name=COMMAND_LINE,
         words=(
@@ -288,17 +321,14 @@ def _ours(reconstructor: Any, photos: Sequence[Path], folder: Path) -> list[Cont
         ),
         directory=Path.cwd(),
     )
-    runner = Runner(line, folder / "line")
-    return [
-        Contender(
-            IN_PROCESS,
-            each_in_turn(photos, loaded),
-            "photo read, reconstructed, GLB written, by a reconstructor that is there already",
-        ),
-        Contender(
-            COMMAND_LINE,
-            each_in_turn(photos, runner),
-            "`extreme3d reconstruct`: the same, and Python, networks and model loaded",
-            clock=runner.clock,
-        ),
-    ]
+    runner = Runner(line, folder)
+    return Contender(
+        _named(COMMAND_LINE, own),
+        each_in_turn(photos, runner),
+        "`extreme3d reconstruct`: the same as loaded, and Python, networks and model loaded",
+        clock=runner.clock,
+    )
+
+
+def _named(name: str, own: str | None) -> str:
+    return f"{name}, on {own}" if own else name

@@ -191,9 +191,7 @@ def verdict(ratio: Mapping[str, float | int | None]) -> str:
 
 def times(ratio: Mapping[str, float | int | None]) -> str:
     """`1.23x (1.1-1.4)`: median and quartiles."""
-    if ratio["median"] is None:
-        return "-"
-    return f"{ratio['median']:.3g}x ({ratio['q1']:.3g}-{ratio['q3']:.3g})"
+    return spread(ratio, ".3g").replace(" (", "x (")
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:

@@ -31,11 +31,12 @@ class Context:
     references: Path | None = None  # None: the built-in set
     scans: Path | None = None  # None: those of the research data
     unit: str = "auto"  # of the files there
+    runtime: str | None = None  # of the networks; None: the faster one that is installed
 
     @property
     def has_data(self) -> bool:
         """Whether the research data is there."""
-        return (self.data / "photos" / "face_labels.npz").exists()
+        return has_data(self.data)
 
     @property
     def model(self) -> Any:
@@ -49,7 +50,25 @@ class Context:
     @cached_property
     def sources(self) -> tuple[dict[str, Source], dict[str, str]]:
         """Sources of detail by title, and why others are missing."""
-        return load_sources(self.reconstructor.threads)
+        return load_sources(self.open_network)
+
+    @cached_property
+    def open_network(self) -> Any:
+        """Opens a network with the threads and on the runtime of the columns."""
+        from extreme3d_fast.photo_network import HostNetworks
+
+        threads = self.reconstructor.threads
+        return HostNetworks(threads=threads, runtime=self.runtime).open  # type: ignore[arg-type]
+
+
+def has_data(folder: Path) -> bool:
+    """Whether the research data is there."""
+    return (folder / "photos" / "face_labels.npz").exists()
+
+
+def is_measured(table: Mapping[str, Any]) -> bool:
+    """Whether a table holds more than why it could not be made."""
+    return "why" not in table and not isinstance(table.get("skipped"), str)
 
 
 def cell(value: float | None, digits: int = 2, width: int = 9) -> str:

@@ -11,6 +11,7 @@ from bench import authors_maps, details
 from bench.face_views import view_face
 from bench.stats import quartiles, summary
 from bench.tables import Context, between, missing_lines
+from bench.timing import spread
 
 NAME = "authors"
 HELP = "correlation of relief with the authors' bump maps on their 29 photos"
@@ -85,7 +86,4 @@ def lines(report: Mapping[str, Any]) -> list[str]:
 def _cell(c: Mapping[str, Any]) -> str:
     if c["median"] is None:
         return "-"
-    return (
-        f"{c['median']:.2f} ({c['q1']:.2f}-{c['q3']:.2f}), "
-        f"{c['mean']:.2f} [{between(c, 2)}] {c['n']:>2}"
-    )
+    return f"{spread(c)}, {c['mean']:.2f} [{between(c, 2)}] {c['n']:>2}"

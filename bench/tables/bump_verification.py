@@ -45,11 +45,20 @@ class BumpColumn:
     """Reconstructs a face, filling holes in one way, and describes its bump map."""
 
     def __init__(
-        self, fill: str, recogniser: Any, *, references: Path | None = None, threads: int = 1
+        self,
+        fill: str,
+        recogniser: Any,
+        *,
+        references: Path | None = None,
+        threads: int = 1,
+        runtime: str | None = None,
     ) -> None:
         from extreme3d_fast import Reconstructor
 
-        options: dict[str, Any] = {"occlusion": fill, "threads": threads, "symmetry": False}
+        options: dict[str, Any] = {
+            **{"occlusion": fill, "threads": threads, "runtime": runtime},
+            "symmetry": False,
+        }
         if fill == "reference" and references:
             options["references"] = references
         self.reconstructor = Reconstructor(**options)
@@ -88,7 +97,11 @@ def load_columns(context: Context) -> tuple[dict[str, BumpColumn], dict[str, str
     for fill in FILLS:
         try:
             columns[fill] = BumpColumn(
-                fill, recogniser, references=context.references, threads=threads
+                fill,
+                recogniser,
+                references=context.references,
+                threads=threads,
+                runtime=context.runtime,
             )
         except (FileNotFoundError, Extreme3DError) as error:
             missing[fill] = str(error)

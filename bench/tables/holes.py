@@ -15,6 +15,7 @@ from bench.pasting import KINDS, Occluders
 from bench.photos import Photo, held_out_photos
 from bench.stats import quartiles, summary
 from bench.tables import Context, between, cell
+from bench.timing import spread
 
 NAME = "holes"
 HELP = "filled holes against the bump of the same photo uncovered"
@@ -46,7 +47,7 @@ ABOUT = {
 def measure(context: Context) -> dict[str, Any]:
     from extreme3d_fast.bump_network import BumpNetwork
 
-    network = BumpNetwork(threads=context.reconstructor.threads)
+    network = BumpNetwork(open_network=context.open_network)
     occluders = Occluders(context.data / "occluders", held_out=True)
     lenders, references, missing = load_lenders(context)
     rows: list[dict[str, Any]] = []
@@ -98,9 +99,7 @@ def load_lenders(
     lenders: dict[str, Callable[[fills.Seen], np.ndarray]] = {}
     references, missing = None, {}
     try:
-        references = fills.References(
-            context.references, context.model, context.reconstructor.threads
-        )
+        references = fills.References(context.references, context.model, context.open_network)
     except (FileNotFoundError, ValueError) as error:
         missing["references"] = str(error)
     if references:
@@ -295,7 +294,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         "from pixel to pixel at the border of holes more than the truth's; mean "
         "(95 % interval) median over photos",
         "median (quartiles): "
-        + "; ".join(f"{text} {_spread(report['about'][key])}" for key, text in ABOUT.items()),
+        + "; ".join(f"{text} {spread(report['about'][key], '.3g')}" for key, text in ABOUT.items()),
         f"{'':<14}{'':<24}{'n':>4}{'RMS, mm':>26}{'- smooth':>24}"
         f"{'correlation':>27}{'- smooth':>24}{'up to 64 mm':>13}{'strength':>10}"
         f"{'seam':>9}",
@@ -314,12 +313,6 @@ def lines(report: Mapping[str, Any]) -> list[str]:
         f"  target: {fills.PRODUCT} gains >= {TARGET} in correlation over smooth, <= 0 mm in RMS"
     )
     return out + [f"without {title}: {why}" for title, why in report["missing"].items()]
-
-
-def _spread(q: Mapping[str, Any]) -> str:
-    if q["median"] is None:
-        return "-"
-    return f"{q['median']:.3g} ({q['q1']:.3g}-{q['q3']:.3g})"
 
 
 def _cell(s: Mapping[str, Any], digits: int) -> str:

@@ -27,7 +27,7 @@ _LEAST = 200  # px: fewer occluded ones give no share
 
 
 def measure(context: Context) -> dict[str, Any]:
-    masks, missing = load_masks(context.reconstructor.threads)
+    masks, missing = load_masks(context.open_network)
     records = []
     lost, seen = dict.fromkeys(TARGETS, 0), dict.fromkeys(TARGETS, 0)
     for name, view, labels in samples(context):
@@ -121,9 +121,6 @@ def of_set(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "iou": summary([r["iou"] for r in rows]),
         "removed": summary([r["removed"] for r in rows if r["removed"] is not None]),
-        "removed_of_all": round(100 * float(removed.sum() / hidden.sum()), 2)
-        if hidden.any()
-        else None,
         "removed_rate": ratio(
             [sum(r["removed_px"]) for r in rows], [sum(r["hidden_px"]) for r in rows]
         ),

@@ -13,7 +13,9 @@ from bench.face_views import view_face
 from bench.pasting import Occluders
 from bench.photos import held_out_photos
 from bench.stages import SECTION_4_2, TARGET_4_2_MS, of_section_4_2
+from bench.stats import quartiles
 from bench.tables import Context, missing_lines
+from bench.timing import milliseconds, spread
 
 NAME = "time"
 HELP = "ms of the networks, of the landmark fit and of detail, sizes of the files"
@@ -62,11 +64,11 @@ def measure(context: Context) -> dict[str, Any]:
     views = [v for v in (view_face(context.reconstructor, image) for image in images) if v]
     detail: dict[str, list[float]] = {}
     for title, source in context.sources[0].items():
-        detail[title] = [time_of(lambda s=source, v=view: s(v)) for view in views]
+        detail[title] = [milliseconds(lambda s=source, v=view: s(v)) for view in views]
     if (assets / BUMP_FILE).exists():
-        whole = whole_map(assets / BUMP_FILE, threads)
+        whole = whole_map(context.open_network(assets / BUMP_FILE))
         whole()
-        detail[f"network, {MAP_SIDE} px"] = [time_of(whole) for _ in views]
+        detail[f"network, {MAP_SIDE} px"] = [milliseconds(whole) for _ in views]
     occluders = Occluders(context.data / "occluders")
     covered = [
         occluders.cover(
@@ -105,55 +107,36 @@ def of_occlusion(reconstructor: Any, images: list[np.ndarray]) -> list[dict[str,
     return timings
 
 
-def time_of(run: Callable[[], Any]) -> float:
-    """ms of one call."""
-    started = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - started)
-
-
-def whole_map(path: Path, threads: int) -> Callable[[], Any]:
+def whole_map(session: Any) -> Callable[[], Any]:
     """A run of the bump-map network alone, on all of its map."""
-    from extreme3d_fast.session import Session
-
-    session = Session(path, threads=threads)
     channels = int(session.metadata["channels"])
     image = np.zeros((1, channels, MAP_SIDE, MAP_SIDE), np.float32)
     return lambda: session.run({"image": image})
 
 
-def of_stages(timings: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+def of_stages(timings: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Median and quartiles of each stage, ms."""
     out = {}
     for name in dict.fromkeys(name for row in timings for name in row):
         values = [row[name] for row in timings if name in row]
-        q1, q2, q3 = np.percentile(values, [25, 50, 75])
-        out[name] = {
-            "median": round(float(q2), 2),
-            "q1": round(float(q1), 2),
-            "q3": round(float(q3), 2),
-            "n": len(values),
-        }
+        out[name] = quartiles(values)
     return out
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     out = [f"ms with {report['threads']} threads: median (quartiles)"]
+
+    def add(title: str, name: str, ms: Mapping[str, Any], target: float | None) -> None:
+        said = "" if target is None else f"   target {target:.0f}"
+        out.append(f"{title:<16}{name:<16}{spread(ms, '.1f'):>22}{ms['n']:>5}{said}")
+
     for title, stages in report["columns"].items():
-        for name, s in stages.items():
-            target = f"   target {TARGET_MS:.0f}" if name == "both networks" else ""
-            spread = f"({s['q1']:.1f}-{s['q3']:.1f})"
-            out.append(f"{title:<16}{name:<16}{s['median']:>8.1f} {spread:<14}{s['n']:>5}{target}")
-    for name, s in report["detail"].items():
-        target = f"   target {TARGET_BUMP_MS:.0f}" if name.startswith("network,") else ""
-        spread = f"({s['q1']:.1f}-{s['q3']:.1f})"
-        out.append(f"{'detail':<16}{name:<16}{s['median']:>8.1f} {spread:<14}{s['n']:>5}{target}")
-    for name, s in report["occlusion"].items():
-        target = f"   target {TARGET_4_2_MS:.0f}" if name == "whole" else ""
-        spread = f"({s['q1']:.1f}-{s['q3']:.1f})"
-        out.append(
-            f"{'occlusion':<16}{name:<16}{s['median']:>8.1f} {spread:<14}{s['n']:>5}{target}"
-        )
+        for name, ms in stages.items():
+            add(title, name, ms, TARGET_MS if name == "both networks" else None)
+    for name, ms in report["detail"].items():
+        add("detail", name, ms, TARGET_BUMP_MS if name.startswith("network,") else None)
+    for name, ms in report["occlusion"].items():
+        add("occlusion", name, ms, TARGET_4_2_MS if name == "whole" else None)
     out.append(f"occlusion: photos covered by {COVERED:.0%}; whole: those filled from a reference")
     out.append(
         "detail: each source as a whole with face mask and filling, the network on its window; "
