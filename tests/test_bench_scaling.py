@@ -231,7 +231,7 @@ def test_report_has_time_floor_and_ratio_of_every_stage(photos: Path, tmp_path: 
     assert report["command"] == "stages"
     assert len(report["pinned"]) == 1
     assert {"others", "frequency_mhz"} <= set(report["watch"])
-    assert set(report["rates"]["gemm_gflop_s"]) == {"float32", "float64"}
+    assert {"float32", "float64"} <= set(report["rates"]["gemm_gflop_s"])
     for name, stage in report["stages"].items():
         assert stage["n"] == 2
         assert stage["q1"] <= stage["median"] <= stage["q3"]
