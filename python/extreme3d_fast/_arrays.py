@@ -32,19 +32,29 @@ def float_array(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Floa
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def index_array(
-    name: str, array: npt.ArrayLike, shape: tuple[int, ...], low: int, end: int
-) -> Int32:
-    """`array` as C-contiguous int32 with every entry in [low, end)."""
+def int_array(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Int32:
+    """`array` as C-contiguous int32 of the given shape, for indices whose range `_core` checks."""
     values = np.asarray(array)
     if values.dtype.kind not in "iu" and values.size:
         raise TypeError(f"`{name}` should hold integers, has dtype {values.dtype}")
     _check_shape(name, values, shape)
+    if values.dtype != np.int32 and values.size:
+        limits = np.iinfo(np.int32)
+        if values.min() < limits.min or values.max() > limits.max:
+            raise ValueError(f"`{name}` should hold indices, has {values.min()}..{values.max()}")
+    return np.ascontiguousarray(values, dtype=np.int32)
+
+
+def index_array(
+    name: str, array: npt.ArrayLike, shape: tuple[int, ...], low: int, end: int
+) -> Int32:
+    """`array` as C-contiguous int32 with every entry in [low, end)."""
+    values = int_array(name, array, shape)
     if values.size and (values.min() < low or values.max() >= end):
         raise ValueError(
             f"`{name}` should hold indices in [{low}, {end}), has {values.min()}..{values.max()}"
         )
-    return np.ascontiguousarray(values, dtype=np.int32)
+    return values
 
 
 def mask_array(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> UInt8:

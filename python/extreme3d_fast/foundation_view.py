@@ -94,8 +94,8 @@ class FoundationViewer:
         normals = timed("normals", vertex_normals)(
             skin, model.faces, faces_of_vertex=self.faces_of_vertex, threads=threads
         )
-        in_camera = transform_points(camera_from_head, skin)
-        normals_in_camera = rotate_vectors(camera_from_head, normals)
+        in_camera = transform_points(camera_from_head, skin, threads=threads)
+        normals_in_camera = rotate_vectors(camera_from_head, normals, threads=threads)
         self._raster = raster = timed("rasterize", rasterize)(
             in_camera, model.faces, camera, threads=threads, out=self._raster
         )
@@ -113,7 +113,7 @@ class FoundationViewer:
             weight=weight,
             depth=depth,
             in_photo=in_photo,
-            outside=float(weight[~in_photo].sum() / max(weight.sum(), 1.0)),
+            outside=_share_outside(weight, in_photo),
             face_px=face_height(foundation),
         )
 
@@ -126,6 +126,12 @@ def face_height(foundation: Foundation) -> float:
     return float(_FACE_MM * foundation.camera.fx / depth / scale)
 
 
+def _share_outside(weight: Float32, in_photo: Bool) -> float:
+    if in_photo.all():
+        return 0.0
+    return float(weight[~in_photo].sum() / max(weight.sum(), 1.0))
+
+
 def _photo_in_crop(
     crop_from_image: npt.NDArray[np.float64], photo_shape: tuple[int, ...], size: int
 ) -> Bool:
@@ -135,5 +141,7 @@ def _photo_in_crop(
     at = transform_pixels(crop_from_image, corners) - 0.5  # OpenCV counts from pixel centres
     inside = np.zeros((size, size), np.uint8)
     cv2.fillConvexPoly(inside, np.rint(16 * at).astype(np.int32), 1, shift=4)
+    if inside.all():
+        return inside.view(np.bool_)
     # the outermost ring blends with the padding
     return cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1).view(np.bool_)

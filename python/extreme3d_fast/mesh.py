@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Float32, Int32, float_array, index_array, mask_array
+from ._arrays import Float32, Int32, float_array, int_array, mask_array
 
 __all__ = [
     "Csr",
@@ -96,7 +96,7 @@ class MeshReport:
 
 def _mesh(vertices: npt.ArrayLike, faces: npt.ArrayLike) -> tuple[Float32, Int32]:
     v = float_array("vertices", vertices, (-1, 3))
-    return v, index_array("faces", faces, (-1, 3), 0, len(v))
+    return v, int_array("faces", faces, (-1, 3))
 
 
 def mesh_report(vertices: npt.ArrayLike, faces: npt.ArrayLike, *, threads: int = 1) -> MeshReport:
@@ -156,7 +156,7 @@ def erode_mask(mask: npt.ArrayLike, faces: npt.ArrayLike) -> npt.NDArray[np.bool
         ValueError: wrong shape or face index out of range.
     """
     inside = mask_array("mask", mask, (-1,))
-    f = index_array("faces", faces, (-1, 3), 0, len(inside))
+    f = int_array("faces", faces, (-1, 3))
     return np.asarray(_core.erode_mask(inside, f)).view(np.bool_)
 
 
@@ -203,7 +203,7 @@ def vertex_faces(faces: npt.ArrayLike, n_vertices: int) -> Csr:
     Raises:
         ValueError: wrong shape or face index outside [0, n_vertices).
     """
-    return Csr(*_core.vertex_faces(index_array("faces", faces, (-1, 3), 0, n_vertices), n_vertices))
+    return Csr(*_core.vertex_faces(int_array("faces", faces, (-1, 3)), n_vertices))
 
 
 def vertex_neighbours(faces: npt.ArrayLike, n_vertices: int) -> Csr:
@@ -212,7 +212,7 @@ def vertex_neighbours(faces: npt.ArrayLike, n_vertices: int) -> Csr:
     Raises:
         ValueError: wrong shape or face index outside [0, n_vertices).
     """
-    f = index_array("faces", faces, (-1, 3), 0, n_vertices)
+    f = int_array("faces", faces, (-1, 3))
     return Csr(*_core.vertex_neighbours(f, n_vertices))
 
 
@@ -222,7 +222,7 @@ def unique_edges(faces: npt.ArrayLike, n_vertices: int) -> Int32:
     Raises:
         ValueError: wrong shape or face index outside [0, n_vertices).
     """
-    return _core.unique_edges(index_array("faces", faces, (-1, 3), 0, n_vertices), n_vertices)
+    return _core.unique_edges(int_array("faces", faces, (-1, 3)), n_vertices)
 
 
 def boundary_loops(faces: npt.ArrayLike, n_vertices: int) -> list[Int32]:
@@ -235,6 +235,6 @@ def boundary_loops(faces: npt.ArrayLike, n_vertices: int) -> list[Int32]:
     Raises:
         ValueError: wrong shape or face index outside [0, n_vertices).
     """
-    f = index_array("faces", faces, (-1, 3), 0, n_vertices)
+    f = int_array("faces", faces, (-1, 3))
     offsets, indices = _core.boundary_loops(f, n_vertices)
     return list(np.split(indices, offsets[1:-1])) if len(indices) else []

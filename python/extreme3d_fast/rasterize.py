@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Float32, Int32, float_array, index_array
+from ._arrays import Float32, Int32, float_array, int_array
 from .camera import Camera
 
 __all__ = ["Raster", "interpolate", "pixels_of_vertices", "rasterize", "vertex_visibility"]
@@ -69,7 +69,7 @@ def rasterize(
         28
     """
     vertices = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
-    triangles = index_array("faces", faces, (-1, 3), 0, len(vertices))
+    triangles = int_array("faces", faces, (-1, 3))
     depth, triangle, barycentric = _core.rasterize(
         vertices,
         triangles,
@@ -101,11 +101,11 @@ def interpolate(
         ValueError: wrong shape or an index out of range.
     """
     v = float_array("values", values, (-1,))
-    f = index_array("faces", faces, (-1, 3), 0, len(v))
+    f = int_array("faces", faces, (-1, 3))
     shape = raster.triangle.shape
     return np.asarray(
         _core.interpolate(
-            index_array("raster.triangle", raster.triangle, shape, -1, len(f)),
+            int_array("raster.triangle", raster.triangle, shape),
             float_array("raster.barycentric", raster.barycentric, (*shape, 2)),
             v,
             f,

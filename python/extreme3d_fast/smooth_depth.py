@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Float32, float_array, index_array
+from ._arrays import Float32, float_array, int_array
 from .rasterize import Raster
 
 __all__ = ["smooth_depth"]
@@ -39,11 +39,11 @@ def smooth_depth(
         ValueError: shapes that do not fit, an index out of range.
     """
     v = float_array("vertices_in_camera", vertices_in_camera, (-1, 3))
-    f = index_array("faces", faces, (-1, 3), 0, len(v))
+    f = int_array("faces", faces, (-1, 3))
     height, width = raster.depth.shape
     return _core.smooth_depth(
         float_array("raster.depth", raster.depth, (height, width)),
-        index_array("raster.triangle", raster.triangle, (height, width), -1, len(f)),
+        int_array("raster.triangle", raster.triangle, (height, width)),
         float_array("raster.barycentric", raster.barycentric, (height, width, 2)),
         v,
         float_array("normals_in_camera", normals_in_camera, (len(v), 3)),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import Float32, float_array, mask_array
+from ._arrays import Float32, float_array, int_array, mask_array
 from .camera import similarity_transform
 from .face_chart import CHART_SHAPE, FaceChart
 from .head_model import HeadModel
@@ -166,13 +166,14 @@ def warp_by_surface(
             within their box. None: all.
         threads: number of threads; the result is the same for any.
     """
-    wanted = raster.triangle >= 0 if where is None else where
+    triangle = int_array("raster.triangle", raster.triangle, (-1, -1))
+    wanted = triangle >= 0 if where is None else where
     bump_in_crop, valid = chart.tables.warp_by_surface(
         float_array("bump", bump, CHART_SHAPE),
         mask_array("seen", seen, CHART_SHAPE),
-        raster.triangle,
-        raster.barycentric,
-        mask_array("where", wanted, raster.triangle.shape),
+        triangle,
+        float_array("raster.barycentric", raster.barycentric, (*triangle.shape, 2)),
+        mask_array("where", wanted, triangle.shape),
         threads,
     )
     return Borrowed(bump_in_crop, valid.view(np.bool_))
