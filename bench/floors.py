@@ -122,27 +122,24 @@ def copy_bandwidth(working_set: int, threads: int) -> float:
     source, target = np.ones(n, np.uint8), np.zeros(n, np.uint8)
     parts = [slice(n * t // threads, n * (t + 1) // threads) for t in range(threads)]
     loops = max(1, _COPIED // working_set)
-    start = Barrier(threads + 1)
+    start = Barrier(threads)
 
-    def work(part: slice) -> None:
+    def work(part: slice) -> list[tuple[float, float]]:
+        """When each try began and ended here: another thread might come to look too late."""
         a, b = target[part], source[part]
-        for _ in range(_TRIES):
-            start.wait()
-            for _ in range(loops):
-                np.copyto(a, b)
-            start.wait()
-
-    best = np.inf
-    with ThreadPoolExecutor(threads) as pool:
-        done = [pool.submit(work, part) for part in parts]
+        tries = []
         for _ in range(_TRIES):
             start.wait()
             began = time.perf_counter()
-            start.wait()
-            best = min(best, time.perf_counter() - began)
-        for future in done:
-            future.result()
-    return 2 * n * loops / best
+            for _ in range(loops):
+                np.copyto(a, b)
+            tries.append((began, time.perf_counter()))
+        return tries
+
+    with ThreadPoolExecutor(threads) as pool:
+        tries = np.array(list(pool.map(work, parts)))  # (threads, tries, 2)
+    best = (tries[..., 1].max(0) - tries[..., 0].min(0)).min()
+    return float(2 * n * loops / best)
 
 
 def gemm_flops(dtype: str, rows: int) -> float:
