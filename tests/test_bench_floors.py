@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,13 @@ def test_best_rates_of_two_measurements_are_kept() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rates_count_every_byte_and_product(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    seconds = itertools.count()  # each measurement takes one
-    monkeypatch.setattr(floors.time, "perf_counter", lambda: float(next(seconds)))
+    clock = threading.local()  # of each thread its own; each measurement takes a second
+
+    def tick() -> float:
+        clock.now = getattr(clock, "now", -1.0) + 1
+        return clock.now
+
+    monkeypatch.setattr(floors.time, "perf_counter", tick)
     assert floors.copy_bandwidth(MB, threads) == 32 * MB  # so often that it is so much
     assert floors.gemm_flops("float64", rows=16) == 2 * 16**3
 
